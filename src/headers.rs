@@ -1,0 +1,142 @@
+//! Request and response headers as the host hands them over, read in place.
+//!
+//! The host serialises a header map as `u32` count, then for each pair the two lengths as `u32`, then for
+//! each pair the name and the value, each followed by a zero byte; all numbers little-endian
+//! (proxy-wasm ABI 0.2.1). One host call brings them all, and nothing is copied out of it.
+//! Values are bytes: Envoy lets through what is not UTF-8.
+
+use std::borrow::Cow;
+
+/// A header map. Names are in lower case, as HTTP/2 and Envoy have them.
+#[derive(Clone, Debug, Default)]
+pub struct Headers {
+    bytes: Vec<u8>,
+}
+
+const NUMBER: usize = 4;
+
+impl Headers {
+    /// Takes the serialised map. What is cut short is read as far as it goes.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self { bytes }
+    }
+
+    /// Serialises pairs as the host would.
+    pub fn from_pairs<N: AsRef<[u8]>, V: AsRef<[u8]>>(pairs: &[(N, V)]) -> Self {
+        Self { bytes: serialise(pairs) }
+    }
+
+    /// All pairs, in order; a name may come more than once.
+    pub fn iter(&self) -> Pairs<'_> {
+        let count = number(&self.bytes, 0).unwrap_or(0);
+        let lengths = NUMBER;
+        let data = lengths.saturating_add(count.saturating_mul(2 * NUMBER));
+        Pairs { bytes: &self.bytes, left: count, lengths, data }
+    }
+
+    /// The first value of `name`.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.iter().find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
+    }
+
+    /// Every value of `name`, in order.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.iter().filter(move |(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
+    }
+
+    /// The values of `name` joined by commas, as RFC 9110 section 5.2 reads repeated headers.
+    pub fn joined(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        let mut answer: Option<Cow<'_, [u8]>> = None;
+        for (key, value) in self.iter() {
+            if key == name.as_bytes() {
+                match &mut answer {
+                    None => answer = Some(Cow::Borrowed(value)),
+                    Some(joined) => {
+                        let joined = joined.to_mut();
+                        joined.push(b',');
+                        joined.extend_from_slice(value);
+                    }
+                }
+            }
+        }
+        answer
+    }
+}
+
+/// The iterator over the pairs of [`Headers`].
+#[derive(Clone, Debug)]
+pub struct Pairs<'a> {
+    bytes: &'a [u8],
+    left: usize,
+    lengths: usize,
+    data: usize,
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let name = self.piece(number(self.bytes, self.lengths)?)?;
+        let value = self.piece(number(self.bytes, self.lengths.checked_add(NUMBER)?)?)?;
+        self.lengths = self.lengths.checked_add(2 * NUMBER)?;
+        Some((name, value))
+    }
+}
+
+impl<'a> Pairs<'a> {
+    fn piece(&mut self, length: usize) -> Option<&'a [u8]> {
+        let end = self.data.checked_add(length)?;
+        let piece = self.bytes.get(self.data..end)?;
+        self.data = end.checked_add(1)?;
+        Some(piece)
+    }
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<usize> {
+    let bytes = bytes.get(at..)?.first_chunk::<NUMBER>()?;
+    usize::try_from(u32::from_le_bytes(*bytes)).ok()
+}
+
+/// The host's form of a header map, for what the filter hands over.
+pub fn serialise<N: AsRef<[u8]>, V: AsRef<[u8]>>(pairs: &[(N, V)]) -> Vec<u8> {
+    let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
+    let mut bytes = u32::try_from(pairs.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
+    for (name, value) in pairs {
+        bytes.extend(length(name.as_ref()));
+        bytes.extend(length(value.as_ref()));
+    }
+    for (name, value) in pairs {
+        for piece in [name.as_ref(), value.as_ref()] {
+            bytes.extend_from_slice(piece);
+            bytes.push(0);
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAIRS: [(&str, &[u8]); 3] = [("a", b"1"), ("b", b"\xff\xfe"), ("a", b"")];
+
+    #[test]
+    fn pairs_come_back_as_they_were_serialised() {
+        let headers = Headers::from_pairs(&PAIRS);
+        let pairs: Vec<_> = headers.iter().collect();
+        assert_eq!(pairs, PAIRS.map(|(name, value)| (name.as_bytes(), value)));
+        assert_eq!(headers.get("b"), Some(&b"\xff\xfe"[..]));
+        assert_eq!(headers.get("c"), None);
+        assert_eq!(headers.joined("a").as_deref(), Some(&b"1,"[..]));
+    }
+
+    #[test]
+    fn what_is_cut_short_is_read_as_far_as_it_goes() {
+        let whole = Headers::from_pairs(&PAIRS).bytes;
+        for end in 0..whole.len() {
+            let cut = Headers::from_bytes(whole[..end].to_vec());
+            assert!(cut.iter().zip(PAIRS).all(|((name, _), expected)| name == expected.0.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What a route, a limit or the explain header asks of a request before it applies.
+
+use crate::headers::Headers;
+use crate::method::{Method, MethodSet};
+use crate::units::{Asked, Version};
+
+/// Everything that is given must hold; an empty match always holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Match {
+    pub methods: Option<MethodSet>,
+    pub version: Option<Version>,
+    pub label: Option<Box<str>>,
+    /// True: the caller must have asked for no version and no label.
+    pub latest: bool,
+    pub signature: Option<Box<str>>,
+    pub headers: Vec<HeaderMatch>,
+}
+
+/// What a match is held against.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    pub method: Method,
+    pub asked: &'a Asked,
+    pub signature: &'a str,
+    pub headers: &'a Headers,
+}
+
+impl Match {
+    pub fn is_catch_all(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub fn holds(&self, subject: Subject<'_>) -> bool {
+        self.methods.is_none_or(|methods| methods.contains(subject.method))
+            && self
+                .version
+                .as_ref()
+                .is_none_or(|version| matches!(subject.asked, Asked::Version(asked) if asked == version))
+            && self
+                .label
+                .as_ref()
+                .is_none_or(|label| matches!(subject.asked, Asked::Label(asked) if asked == label))
+            && (!self.latest || *subject.asked == Asked::Latest)
+            && self.signature.as_deref().is_none_or(|signature| signature == subject.signature)
+            && all_hold(&self.headers, subject.headers)
+    }
+}
+
+/// True when every one of `matches` holds; so it is when there is none.
+pub fn all_hold(matches: &[HeaderMatch], headers: &Headers) -> bool {
+    matches.iter().all(|header| header.holds(headers))
+}
+
+/// One header, as in Envoy's `HeaderMatcher`: repeated values are joined by a comma before the comparison.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderMatch {
+    /// In lower case.
+    pub name: Box<str>,
+    pub pattern: Pattern,
+    pub invert: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    Exact(Box<str>),
+    Prefix(Box<str>),
+    Suffix(Box<str>),
+    Contains(Box<str>),
+    /// `true`: the header must be there; `false`: it must not.
+    Present(bool),
+}
+
+impl HeaderMatch {
+    pub fn holds(&self, headers: &Headers) -> bool {
+        let value = headers.joined(&self.name);
+        let holds = match (&self.pattern, value.as_deref()) {
+            (Pattern::Present(wanted), value) => value.is_some() == *wanted,
+            (_, None) => false,
+            (Pattern::Exact(text), Some(value)) => value == text.as_bytes(),
+            (Pattern::Prefix(text), Some(value)) => value.starts_with(text.as_bytes()),
+            (Pattern::Suffix(text), Some(value)) => value.ends_with(text.as_bytes()),
+            (Pattern::Contains(text), Some(value)) => contains(value, text.as_bytes()),
+        };
+        holds != self.invert
+    }
+}
+
+fn contains(value: &[u8], part: &[u8]) -> bool {
+    part.is_empty() || value.windows(part.len()).any(|window| window == part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(pattern: Pattern, invert: bool, headers: &[(&str, &str)], expected: bool) {
+        let header = HeaderMatch { name: "x-tenant".into(), pattern, invert };
+        assert_eq!(header.holds(&Headers::from_pairs(headers)), expected, "{header:?} on {headers:?}");
+    }
+
+    #[test]
+    fn a_pattern_is_held_against_the_value() {
+        let gold = [("x-tenant", "gold")];
+        check(Pattern::Exact("gold".into()), false, &gold, true);
+        check(Pattern::Exact("gol".into()), false, &gold, false);
+        check(Pattern::Prefix("go".into()), false, &gold, true);
+        check(Pattern::Suffix("ld".into()), false, &gold, true);
+        check(Pattern::Contains("ol".into()), false, &gold, true);
+        check(Pattern::Contains("".into()), false, &gold, true);
+        check(Pattern::Contains("golden".into()), false, &gold, false);
+        check(Pattern::Present(true), false, &gold, true);
+        check(Pattern::Present(false), false, &gold, false);
+    }
+
+    #[test]
+    fn a_missing_header_holds_only_where_it_is_asked_for_or_inverted() {
+        check(Pattern::Exact("gold".into()), false, &[], false);
+        check(Pattern::Exact("gold".into()), true, &[], true);
+        check(Pattern::Present(false), false, &[], true);
+    }
+
+    #[test]
+    fn repeated_values_are_one_value_with_commas() {
+        let twice = [("x-tenant", "gold"), ("x-tenant", "iron")];
+        check(Pattern::Exact("gold".into()), false, &twice, false);
+        check(Pattern::Exact("gold,iron".into()), false, &twice, true);
+    }
+
+    #[test]
+    fn all_that_is_given_must_hold() {
+        let headers = Headers::default();
+        let subject = |asked| Subject { method: Method::Predict, asked, signature: "", headers: &headers };
+        let version = Asked::Version(Version::Number(1));
+        let mut it = Match { latest: true, ..Match::default() };
+        assert!(it.holds(subject(&Asked::Latest)));
+        assert!(!it.holds(subject(&version)));
+        it = Match { version: Some(Version::Number(1)), ..Match::default() };
+        assert!(it.holds(subject(&version)));
+        it.methods = Some([Method::Classify].into_iter().collect());
+        assert!(!it.holds(subject(&version)));
+    }
+}

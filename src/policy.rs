@@ -1,0 +1,167 @@
+//! The accepted configuration, compiled to tables: what `config` makes and `exchange` reads.
+//!
+//! Every place (`ModelId`, `TargetId`, `RouteId`) in a policy is one of its own tables,
+//! and no text of it is longer than the configuration that it came from.
+
+use std::time::Duration;
+
+use crate::guard::Guard;
+use crate::key::KeySource;
+use crate::matching::{HeaderMatch, Match};
+use crate::outlier::OutlierDetection;
+use crate::rate_limit::RateLimit;
+use crate::route::Names;
+use crate::split::{Ramp, Split};
+use crate::units::{Asked, Share, TargetId};
+
+/// One plugin configuration.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub identity: Identity,
+    pub models: Vec<Model>,
+    /// Finds a model by the name that a request asks for.
+    pub names: Names,
+    /// Limits across models.
+    pub rate_limits: Vec<Limit>,
+    pub unmatched: Otherwise,
+    pub admin_methods: AdminMethods,
+    pub explain: Option<Explain>,
+    pub histograms: Histograms,
+    pub state_namespace: Box<str>,
+    /// Every request header that some target sets, without repetition: a client's own are removed.
+    pub owned_headers: Vec<Box<str>>,
+}
+
+/// How the model of a request is found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub grpc: GrpcIdentity,
+    pub verify_body: bool,
+    pub on_unknown: Otherwise,
+    pub compressed: Compressed,
+    /// In lower case, like every header name of a policy.
+    pub model_header: Box<str>,
+    pub version_header: Box<str>,
+    pub label_header: Box<str>,
+    pub max_peek_bytes: u32,
+    pub max_inflate_bytes: u32,
+    pub hold_timeout: Duration,
+    pub on_hold_timeout: Otherwise,
+    /// Requests of one worker held at once.
+    pub max_held: u32,
+}
+
+/// Where the identity of a gRPC request is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GrpcIdentity {
+    /// Headers are held until the first bytes of the message name the model.
+    #[default]
+    Body,
+    /// Headers name the model; nothing is held.
+    Metadata,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compressed {
+    /// Inflate to the end, so that a later contradiction is seen.
+    #[default]
+    Scan,
+    /// Inflate until the identity is known.
+    First,
+    Reject,
+}
+
+/// What happens to a request that nothing else decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Otherwise {
+    Pass,
+    Reject,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdminMethods {
+    #[default]
+    Refuse,
+    Pass,
+}
+
+/// One entry of `models`.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// As configured: a name, or a prefix that ends in `*`.
+    pub name: Box<str>,
+    pub targets: Vec<Target>,
+    pub routes: Vec<Route>,
+    /// For what no route matches; a model whose last route takes everything never needs it.
+    pub otherwise: Otherwise,
+    pub rate_limits: Vec<Limit>,
+    pub outlier_detection: Option<OutlierDetection>,
+}
+
+/// A place that can answer. At least one of `cluster`, `headers` and `rewrite` is given.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub name: Box<str>,
+    pub cluster: Option<Box<str>>,
+    pub headers: Vec<(Box<str>, Box<str>)>,
+    pub rewrite: Option<Rewrite>,
+}
+
+/// What the server is asked instead of what the caller asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    pub model: Option<Box<str>>,
+    /// A version or a label.
+    pub asked: Option<Asked>,
+    pub signature: Option<Box<str>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Route {
+    pub name: Option<Box<str>>,
+    pub matcher: Match,
+    pub split: Split,
+    pub sticky: Option<Sticky>,
+    /// The request header that names a target.
+    pub choose_by: Option<Box<str>>,
+    pub fallback: Vec<TargetId>,
+    pub mirror: Option<Mirror>,
+    pub ramp: Option<Ramp>,
+    pub guard: Option<Guard>,
+}
+
+/// What binds a caller to a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sticky {
+    pub by: Vec<KeySource>,
+    pub salt: Box<str>,
+    pub rotate_every: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    pub cluster: Box<str>,
+    pub share: Share,
+}
+
+/// A rate limit with what it applies to.
+#[derive(Clone, Debug)]
+pub struct Limit {
+    pub by: Vec<KeySource>,
+    pub matcher: Match,
+    pub rate: RateLimit,
+}
+
+/// Who may see why a request went where it went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explain {
+    pub header: Box<str>,
+    pub matches: Vec<HeaderMatch>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Histograms {
+    #[default]
+    Target,
+    Model,
+}
