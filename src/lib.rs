@@ -3,9 +3,11 @@
 //! The library turns plain values into a verdict and does nothing else: it does no I/O, reads no clock and
 //! calls no host, so the same code runs in the filter, in tests, in simulations and under fuzzers.
 
+pub mod call;
 pub mod config;
 pub mod guard;
 pub mod headers;
+pub mod identity;
 pub mod key;
 pub mod matching;
 pub mod method;

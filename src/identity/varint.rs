@@ -1,0 +1,39 @@
+//! Base-128 varints, a byte at a time, with libprotobuf's limits.
+
+#![deny(clippy::arithmetic_side_effects)]
+
+use super::Malformed;
+
+/// A varint of which some bytes were read.
+#[derive(Clone, Copy, Debug)]
+pub struct Varint {
+    value: u64,
+    bytes: u8,
+}
+
+impl Varint {
+    pub const EMPTY: Self = Self { value: 0, bytes: 0 };
+    pub const TAG_BYTES: u8 = 5;
+    pub const LENGTH_BYTES: u8 = 5;
+    pub const VALUE_BYTES: u8 = 10;
+
+    pub const fn is_empty(self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Takes the next byte and gives the value when it was the last one.
+    ///
+    /// Bits that do not fit into 64 are dropped, as libprotobuf does.
+    pub fn take(&mut self, byte: u8, most: u8) -> Result<Option<u64>, Malformed> {
+        let shift = u32::from(self.bytes).saturating_mul(7);
+        self.value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
+        self.bytes = self.bytes.saturating_add(1);
+        if byte < 0x80 {
+            Ok(Some(self.value))
+        } else if self.bytes < most {
+            Ok(None)
+        } else {
+            Err(Malformed::Wire)
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Request bodies of real and hostile clients, read at every split.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may stop where it stands"
+)]
+
+use predictgate::call::Call;
+use predictgate::headers::Headers;
+use predictgate::identity::{Layout, ModelSpec, Progress, Scanner};
+use predictgate::units::{Asked, Version};
+use proptest::prelude::*;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Cases {
+    case: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    path: String,
+    #[serde(default)]
+    malformed: bool,
+    #[serde(default)]
+    compressed: bool,
+    #[serde(default)]
+    model: String,
+    version: Option<String>,
+    label: Option<String>,
+    #[serde(default)]
+    signature: String,
+    body: String,
+}
+
+#[derive(Debug, PartialEq)]
+enum Reading {
+    Malformed,
+    Compressed,
+    Spec(ModelSpec),
+}
+
+impl Case {
+    fn expected(&self) -> Reading {
+        if self.malformed {
+            return Reading::Malformed;
+        }
+        if self.compressed {
+            return Reading::Compressed;
+        }
+        let asked = match (&self.version, &self.label) {
+            (Some(version), _) => Asked::Version(Version::parse(version)),
+            (None, Some(label)) => Asked::Label(label.as_str().into()),
+            (None, None) => Asked::Latest,
+        };
+        Reading::Spec(ModelSpec { name: self.model.clone(), asked, signature: self.signature.clone() })
+    }
+
+    fn scanner(&self) -> Scanner {
+        let headers = [(":path", self.path.as_str()), ("content-type", "application/grpc")];
+        match Call::read(&Headers::from_pairs(&headers)) {
+            Call::Grpc { layout, streaming, .. } => Scanner::new(layout, streaming, 65_536),
+            other => panic!("{}: {other:?}", self.name),
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        (0..self.body.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&self.body[at..at + 2], 16).unwrap())
+            .collect()
+    }
+}
+
+fn cases() -> Vec<Case> {
+    toml::from_str::<Cases>(include_str!("cases/identity.toml")).unwrap().case
+}
+
+fn read<'a>(mut scanner: Scanner, pieces: impl IntoIterator<Item = &'a [u8]>) -> Reading {
+    for piece in pieces {
+        if scanner.feed(piece).is_err() {
+            return Reading::Malformed;
+        }
+    }
+    match (scanner.end(), scanner.progress()) {
+        (Err(_), _) => Reading::Malformed,
+        (_, Progress::Compressed) => Reading::Compressed,
+        _ => Reading::Spec(scanner.spec().clone()),
+    }
+}
+
+#[test]
+fn every_case_reads_the_same_whole_and_a_byte_at_a_time() {
+    let cases = cases();
+    assert!(cases.len() > 70);
+    for case in cases {
+        let bytes = case.bytes();
+        assert_eq!(read(case.scanner(), [&bytes[..]]), case.expected(), "{} whole", case.name);
+        assert_eq!(read(case.scanner(), bytes.chunks(1)), case.expected(), "{} by bytes", case.name);
+        for at in 0..bytes.len() {
+            let (head, tail) = bytes.split_at(at);
+            assert_eq!(read(case.scanner(), [head, tail]), case.expected(), "{} cut at {at}", case.name);
+        }
+    }
+}
+
+#[test]
+fn following_reads_what_feeding_reads() {
+    for case in cases() {
+        let bytes = case.bytes();
+        for chunk in [1, 7, 64, 4096] {
+            let mut scanner = case.scanner();
+            let mut outcome = Ok(());
+            for piece in bytes.chunks(chunk) {
+                let window = |at: usize, most: usize| Some(&piece[at..piece.len().min(at + most)]);
+                outcome = outcome.and_then(|()| scanner.follow(piece.len(), window));
+            }
+            let reading = match outcome.and_then(|()| scanner.end()) {
+                Err(_) => Reading::Malformed,
+                Ok(()) if scanner.progress() == Progress::Compressed => Reading::Compressed,
+                Ok(()) => Reading::Spec(scanner.spec().clone()),
+            };
+            assert_eq!(reading, case.expected(), "{} in pieces of {chunk}", case.name);
+        }
+    }
+}
+
+/// A `PredictRequest` in a gRPC frame: the given fields, each with its tag and length.
+fn message(fields: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (number, content) in fields {
+        body.push(number << 3 | 2);
+        let mut length = content.len();
+        while length > 127 {
+            body.push((length & 127) as u8 | 128);
+            length >>= 7;
+        }
+        body.push(length as u8);
+        body.extend_from_slice(content);
+    }
+    let mut framed = vec![0];
+    framed.extend(u32::try_from(body.len()).unwrap().to_be_bytes());
+    framed.extend(body);
+    framed
+}
+
+const RESNET: &[u8] = b"\x0a\x06resnet";
+const BERT: &[u8] = b"\x0a\x04bert";
+
+#[test]
+fn a_tensor_is_never_asked_for() {
+    let tensor = vec![7; 4 << 20];
+    let bytes = message(&[(1, RESNET), (2, &tensor), (3, b"y")]);
+    let mut scanner = Scanner::new(Layout::ModelSpec, false, 64);
+    let mut asked = 0;
+    for chunk in bytes.chunks(16_384) {
+        scanner
+            .follow(chunk.len(), |at, most| {
+                let window = &chunk[at..chunk.len().min(at + most)];
+                asked += window.len();
+                Some(window)
+            })
+            .unwrap();
+    }
+    assert_eq!(scanner.spec().name, "resnet");
+    assert_eq!(scanner.end(), Ok(()));
+    assert!(asked <= 512, "{asked} bytes were read of {}", bytes.len());
+}
+
+/// Pins the identity as soon as it settles, and says whether the rest contradicted it.
+fn contradicted(bytes: &[u8], chunk: usize, streaming: bool) -> bool {
+    let layout = if streaming { Layout::NameAndVersion } else { Layout::ModelSpec };
+    let mut scanner = Scanner::new(layout, streaming, 64);
+    let mut pinned = false;
+    for piece in bytes.chunks(chunk) {
+        scanner.feed(piece).unwrap();
+        if !pinned && scanner.progress() == Progress::Settled {
+            scanner.pin();
+            pinned = true;
+        }
+    }
+    assert!(pinned);
+    scanner.contradicted()
+}
+
+#[test]
+fn a_later_model_spec_that_changes_the_identity_contradicts() {
+    let tensor = [0; 300];
+    let check = |fields: &[(u8, &[u8])], expected| {
+        let bytes = message(fields);
+        for chunk in [1, 3, 16] {
+            assert_eq!(contradicted(&bytes, chunk, false), expected, "in pieces of {chunk}");
+        }
+    };
+    check(&[(1, RESNET), (2, &tensor)], false);
+    check(&[(1, RESNET), (2, &tensor), (1, RESNET)], false);
+    check(&[(1, RESNET), (2, &tensor), (1, BERT)], true);
+    check(&[(1, RESNET), (2, &tensor), (1, BERT), (1, RESNET)], false);
+    check(&[(1, RESNET), (2, &tensor), (1, b"\x12\x00")], true);
+    check(&[(1, RESNET), (2, &tensor), (1, b"\x1a\x01s")], true);
+}
+
+#[test]
+fn every_message_of_a_stream_must_name_the_same_model() {
+    let stream =
+        |names: &[&[u8]]| names.iter().flat_map(|name| message(&[(1, name), (3, b"id")])).collect::<Vec<_>>();
+    assert!(!contradicted(&stream(&[b"a", b"a", b"a"]), 5, true));
+    assert!(contradicted(&stream(&[b"a", b"a", b"b"]), 5, true));
+    assert!(contradicted(&stream(&[b"a", b""]), 5, true));
+}
+
+#[test]
+fn the_headers_identity_is_held_against_the_body_without_the_signature() {
+    let bytes = message(&[(1, b"\x0a\x06resnet\x1a\x01s")]);
+    for (name, expected) in [("resnet", false), ("bert", true)] {
+        let mut scanner = Scanner::new(Layout::ModelSpec, false, 64);
+        scanner.pin_to(ModelSpec { name: name.to_owned(), ..ModelSpec::default() });
+        scanner.feed(&bytes).unwrap();
+        assert_eq!(scanner.contradicted(), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_name_above_the_limit_is_not_held() {
+    let mut scanner = Scanner::new(Layout::ModelSpec, false, 5);
+    scanner.feed(&message(&[(1, RESNET)])).unwrap();
+    assert_eq!(scanner.progress(), Progress::TooLong);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_read_the_same_at_any_split(
+        bytes in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..80),
+            prop::collection::vec(prop::sample::select(vec![0, 1, 2, 8, 10, 11, 12, 18, 26, 34, 0x80]), 0..60)
+                .prop_map(|body| [&[0, 0, 0, 0, body.len() as u8], &body[..]].concat()),
+        ],
+        chunk in 1_usize..9,
+        layout in prop::sample::select(vec![Layout::ModelSpec, Layout::FirstTask, Layout::NameAndVersion]),
+        streaming: bool,
+    ) {
+        let scanner = || Scanner::new(layout, streaming, 32);
+        prop_assert_eq!(read(scanner(), bytes.chunks(chunk)), read(scanner(), [&bytes[..]]));
+    }
+}
