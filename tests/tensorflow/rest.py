@@ -19,9 +19,9 @@ from servables import ServingError
 from services import fill_spec, model_status, signature_map
 
 # The patterns of http_rest_api_handler.cc, each held against the whole path.
-MODEL = r"/v1/models/([^/:]+)(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?"
-POST_PATH = re.compile(rf"(?i){MODEL}:(classify|regress|predict)")
-GET_PATH = re.compile(rf"(?i){MODEL}(?:/(metadata))?")
+CHOICE = r"(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?"
+POST_PATH = re.compile(rf"(?i)/v1/models/([^/:]+){CHOICE}:(classify|regress|predict)")
+GET_PATH = re.compile(rf"(?i)/v1/models(?:/([^/:]+))?{CHOICE}(?:/(metadata))?")
 MAX_VERSION = 2**63 - 1
 
 HTTP_STATUS = {
@@ -92,6 +92,8 @@ class RestHandler(BaseHTTPRequestHandler):
             self._answer(HTTP_STATUS.get(error.code, 500), {"error": error.message})
 
     def _get(self, match):
+        if not match[1]:
+            raise BadRequest("Missing model name in request.")
         spec = spec_of(match)
         if not match[4]:
             return json_of(model_status(self.catalogue, spec))
