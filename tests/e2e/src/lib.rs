@@ -1,3 +1,16 @@
-//! The harness of the end-to-end tests.
+//! The harness of the end-to-end tests and of the demo.
+//!
+//! A [`Scenario`] is a shipped `envoy.yaml` with its filter configuration, in which only what belongs to
+//! the machine is substituted: addresses, ports, the module's path. Started, it is a real [`Envoy`].
 
+pub mod admin;
+pub mod envoy;
+pub mod plugin;
+pub mod process;
+pub mod scenario;
 pub mod tensorflow;
+pub mod tools;
+pub mod wait;
+
+pub use envoy::{Envoy, Update};
+pub use scenario::Scenario;

@@ -1,0 +1,37 @@
+//! What the tests and the demo are given to work with, by environment variables that `cargo xtask` sets.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+/// The built filter.
+///
+/// # Errors
+///
+/// Says what to run when the variable is not set or names no file.
+pub fn wasm() -> Result<PathBuf> {
+    given("PREDICTGATE_WASM", "the built filter")
+}
+
+/// The Envoy binary.
+///
+/// # Errors
+///
+/// Says what to run when the variable is not set or names no file.
+pub fn envoy() -> Result<PathBuf> {
+    given("PREDICTGATE_ENVOY", "the Envoy binary")
+}
+
+/// The checkout.
+pub fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+fn given(variable: &str, what: &str) -> Result<PathBuf> {
+    let path = env::var_os(variable).map(PathBuf::from).with_context(|| {
+        format!("{variable} ({what}) is not set: run `cargo xtask test` or `cargo xtask demo`, which set it")
+    })?;
+    ensure!(path.is_file(), "{variable} names {}, which is not a file", path.display());
+    Ok(path)
+}
