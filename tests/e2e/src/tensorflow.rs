@@ -10,12 +10,14 @@ use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use crate::tools::root;
+use crate::wait::DEADLINE;
 
 /// The executed calls of a server, by model and version.
 pub type Counts = BTreeMap<String, BTreeMap<String, u64>>;
@@ -43,7 +45,7 @@ impl TensorFlow {
 }
 
 fn build_models() -> Result<PathBuf> {
-    let root = repository().join("target/tensorflow-models");
+    let root = root().join("target/tensorflow-models");
     fs::create_dir_all(&root).with_context(|| root.display().to_string())?;
     let output = python()?
         .arg(programs().join("build_models.py"))
@@ -90,14 +92,36 @@ impl Server {
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let mut stream = TcpStream::connect(self.rest).context("cannot connect to server.py")?;
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.rest)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).with_context(|| format!("no answer to {path}"))?;
-        let body = answer.split_once("\r\n\r\n").context("an answer without an end of headers")?.1;
-        serde_json::from_str(body).with_context(|| format!("{path}: {body}"))
+        let (status, body) = rest(self.rest, "GET", path, "")?;
+        ensure!(status == 200, "server.py answers {status} to {path}: {body}");
+        serde_json::from_str(&body).with_context(|| format!("{path}: {body}"))
     }
+}
+
+/// Makes one REST call, and answers the status and the body.
+///
+/// # Errors
+///
+/// When there is no answer of known length.
+pub fn rest(at: SocketAddr, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(at).with_context(|| format!("cannot connect to {at}"))?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).with_context(|| format!("no whole answer to {path}"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("an answer without an end of headers")?;
+    let status = head.split(' ').nth(1).context("an answer without a status")?.parse()?;
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("content-length").then_some(value)
+    });
+    let length: usize = length.with_context(|| format!("no length of the answer: {head}"))?.parse()?;
+    ensure!(body.len() == length, "found {} bytes, wanted {length}: {body}", body.len());
+    Ok((status, body.to_owned()))
 }
 
 /// One tensor as a server received it.
@@ -246,9 +270,5 @@ fn python() -> Result<Command> {
 }
 
 fn programs() -> PathBuf {
-    repository().join("tests/tensorflow")
-}
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    root().join("tests/tensorflow")
 }

@@ -1,0 +1,263 @@
+//! The official client of TensorFlow Serving, Envoy with the filter as shipped, and real TensorFlow.
+//!
+//! One server has version 1 (y = 0.5x + 2), the other has version 2 (y = 0.5x + 3): the numbers of an answer
+//! tell who computed it, and each server counts what it executes.
+
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use predictgate_e2e::tensorflow::{Answer, Client, ErrorInfo, TensorFlow, rest};
+use predictgate_e2e::{Envoy, Scenario};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+/// All tests share it, one at a time: TensorFlow takes long to start, and counts must not mix.
+struct Stage {
+    servers: TensorFlow,
+    /// Where Envoy listens.
+    addr: SocketAddr,
+    client: Client,
+    /// A client of the server of version 1 that passes no Envoy.
+    direct: Client,
+    _envoy: Envoy,
+    _runtime: Runtime,
+}
+
+fn stage() -> MutexGuard<'static, Stage> {
+    static STAGE: OnceLock<Mutex<Stage>> = OnceLock::new();
+    STAGE.get_or_init(|| Mutex::new(Stage::set_up())).lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Stage {
+    fn set_up() -> Self {
+        let servers = TensorFlow::start().unwrap();
+        let runtime = Runtime::new().unwrap();
+        let scenario = Scenario::quickstart().unwrap().host("tfs-v1", servers.v1.grpc, servers.v1.rest).host(
+            "tfs-v2",
+            servers.v2.grpc,
+            servers.v2.rest,
+        );
+        let envoy = runtime.block_on(async {
+            let envoy = scenario.start().await.unwrap();
+            for cluster in ["tfs-v1", "tfs-v2", "tfs-v1-rest", "tfs-v2-rest"] {
+                envoy.wait_for_healthy(cluster, 1).await.unwrap();
+            }
+            envoy
+        });
+        let client = Client::start(envoy.addr).unwrap();
+        let direct = Client::start(servers.v1.grpc).unwrap();
+        Self { servers, addr: envoy.addr, client, direct, _envoy: envoy, _runtime: runtime }
+    }
+
+    /// Makes a call through Envoy, and says how many the servers of version 1 and of version 2 executed.
+    #[track_caller]
+    fn call(&mut self, request: &Value) -> (Answer, [u64; 2]) {
+        let before = self.executed();
+        let answer = self.client.call(request).unwrap();
+        let after = self.executed();
+        (answer, [after[0] - before[0], after[1] - before[1]])
+    }
+
+    /// The same for a REST call.
+    #[track_caller]
+    fn rest(&self, method: &str, path: &str, body: &str) -> (u16, Value, [u64; 2]) {
+        let before = self.executed();
+        let (status, text) = rest(self.addr, method, path, body).unwrap();
+        let after = self.executed();
+        let body = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        (status, body, [after[0] - before[0], after[1] - before[1]])
+    }
+
+    fn executed(&self) -> [u64; 2] {
+        [&self.servers.v1, &self.servers.v2]
+            .map(|server| server.counts().unwrap().values().flat_map(|versions| versions.values()).sum())
+    }
+}
+
+const BY_V1: [u64; 2] = [1, 0];
+const BY_V2: [u64; 2] = [0, 1];
+const BY_NONE: [u64; 2] = [0, 0];
+
+#[track_caller]
+fn check_predict(asked: Value, version: &str, executed: [u64; 2], values: [f64; 3]) {
+    let mut request = json!({ "model": "resnet", "values": [1, 2, 5] });
+    request.as_object_mut().unwrap().extend(asked.as_object().unwrap().clone());
+    let (answer, by) = stage().call(&request);
+    assert_eq!((answer.code.as_str(), answer.details.as_str()), ("OK", ""), "{request}");
+    assert_eq!(answer.values, values, "{request}");
+    assert_eq!((answer.model.as_str(), answer.version.as_str()), ("resnet", version), "{request}");
+    assert_eq!(by, executed, "{request}");
+}
+
+#[test]
+fn predict_is_answered_by_the_version_that_it_asks_for() {
+    check_predict(json!({ "version": 1 }), "1", BY_V1, [2.5, 3.0, 4.5]);
+    check_predict(json!({ "version": 2 }), "2", BY_V2, [3.5, 4.0, 5.5]);
+    check_predict(json!({ "label": "stable" }), "1", BY_V1, [2.5, 3.0, 4.5]);
+    check_predict(json!({ "label": "canary" }), "2", BY_V2, [3.5, 4.0, 5.5]);
+}
+
+#[test]
+fn predict_that_asks_for_no_version_is_answered_by_the_stable_pool() {
+    check_predict(json!({}), "1", BY_V1, [2.5, 3.0, 4.5]);
+    check_predict(json!({ "signature": "serving_default" }), "1", BY_V1, [2.5, 3.0, 4.5]);
+}
+
+#[test]
+fn a_hundred_calls_are_executed_once_each_where_they_belong() {
+    let mut stage = stage();
+    let before = stage.executed();
+    for call in 0..100 {
+        let version = if call % 4 == 0 { 2 } else { 1 };
+        let answer = stage.client.call(&json!({ "model": "resnet", "version": version, "values": [call] }));
+        let expected = 0.5 * f64::from(call) + if version == 2 { 3.0 } else { 2.0 };
+        assert_eq!(answer.unwrap().values, [expected]);
+    }
+    let after = stage.executed();
+    assert_eq!([after[0] - before[0], after[1] - before[1]], [75, 25]);
+}
+
+#[test]
+fn classify_and_regress_go_where_predict_goes() {
+    let regress = json!({ "method": "Regress", "signature": "regress_x_to_y" });
+    check_predict(regress, "1", BY_V1, [2.5, 3.0, 4.5]);
+    let classify = json!({ "method": "Classify", "signature": "classify_x_to_y", "label": "canary" });
+    check_predict(classify, "2", BY_V2, [3.5, 4.0, 5.5]);
+}
+
+#[test]
+fn status_and_metadata_are_those_of_the_version_that_is_asked_for() {
+    let mut stage = stage();
+    for (asked, version) in [(1, "1"), (2, "2")] {
+        let call = json!({ "method": "GetModelStatus", "model": "resnet", "version": asked });
+        assert_eq!(stage.call(&call).0.versions, [version]);
+        let call = json!({ "method": "GetModelMetadata", "model": "resnet", "version": asked });
+        assert_eq!(stage.call(&call).0.version, version);
+    }
+}
+
+#[test]
+fn a_tensor_of_4_mib_arrives_and_comes_back_unchanged() {
+    const COUNT: u32 = 1 << 20;
+    let mut stage = stage();
+    let (answer, by) = stage.call(&json!({ "model": "resnet", "version": 2, "count": COUNT }));
+    assert_eq!((answer.code.as_str(), answer.details.as_str(), by), ("OK", "", BY_V2));
+
+    let received = stage.servers.v2.digests().unwrap().pop().unwrap();
+    assert_eq!((received.version.as_str(), received.bytes), ("2", 4 << 20));
+    assert_eq!(received.sha256, answer.sent_sha256);
+
+    let count = f64::from(COUNT);
+    assert_eq!(answer.count, u64::from(COUNT));
+    assert_eq!([answer.first, answer.last], [3.0, 0.5 * (count - 1.0) + 3.0]);
+    // Every number is a multiple of one half below 2^20, so no rounding is in the sum.
+    assert!((answer.sum - (0.5 * count * (count - 1.0) / 2.0 + 3.0 * count)).abs() < 0.25);
+}
+
+/// What the server refuses reaches the client as if there were no Envoy.
+#[track_caller]
+fn check_refused_by_server(request: Value, code: &str, details: &str) {
+    let mut stage = stage();
+    let (answer, by) = stage.call(&request);
+    let direct = stage.direct.call(&request).unwrap();
+    assert_eq!((direct.code.as_str(), direct.details.as_str()), (code, details), "direct, {request}");
+    assert_eq!((answer.code.as_str(), answer.details.as_str()), (code, details), "{request}");
+    assert_eq!((answer.error_info, by), (None, BY_NONE), "{request}");
+}
+
+#[test]
+fn what_the_server_refuses_reaches_the_client_unchanged() {
+    check_refused_by_server(
+        json!({ "model": "resnet", "version": 3, "values": [1] }),
+        "NOT_FOUND",
+        "Servable not found for request: Specific(resnet, 3)",
+    );
+    check_refused_by_server(
+        json!({ "model": "resnet", "label": "nightly", "values": [1] }),
+        "INVALID_ARGUMENT",
+        "Unrecognized servable version label: nightly",
+    );
+    check_refused_by_server(
+        json!({ "model": "resnet", "signature": "softmax", "values": [1] }),
+        "FAILED_PRECONDITION",
+        "Serving signature key \"softmax\" not found.",
+    );
+    check_refused_by_server(
+        json!({ "method": "GetModelStatus", "model": "resnet", "version": 3 }),
+        "NOT_FOUND",
+        "Could not find version 3 of model resnet",
+    );
+}
+
+#[track_caller]
+fn check_refused_by_filter(request: Value, code: &str, reason: &str) {
+    let (answer, by) = stage().call(&request);
+    assert_eq!(answer.code, code, "{request}: {}", answer.details);
+    assert_eq!(
+        answer.error_info,
+        Some(ErrorInfo { reason: reason.to_owned(), domain: "predictgate".to_owned() }),
+        "{request}"
+    );
+    assert_eq!(answer.trailers.get("x-predictgate-reason").map(String::as_str), Some(reason), "{request}");
+    assert_ne!(answer.details, "", "{request}");
+    assert_eq!(by, BY_NONE, "{request}");
+}
+
+#[test]
+fn a_model_that_is_not_configured_reaches_no_server() {
+    let request = json!({ "model": "bert", "values": [1] });
+    check_refused_by_filter(request, "NOT_FOUND", "model_not_configured");
+}
+
+#[test]
+fn a_request_without_a_model_reaches_no_server() {
+    check_refused_by_filter(json!({ "values": [1] }), "INVALID_ARGUMENT", "identity_not_found");
+    check_refused_by_filter(json!({ "version": 2 }), "INVALID_ARGUMENT", "identity_not_found");
+}
+
+#[test]
+fn a_gzip_message_is_refused_with_a_reason() {
+    // gRPC sends what compression would make longer as it is, so the message is long and uniform.
+    let values = vec![0; 1000];
+    let request = json!({ "model": "resnet", "version": 2, "values": values, "gzip": true });
+    check_refused_by_filter(request, "INVALID_ARGUMENT", "identity_not_found");
+}
+
+#[test]
+fn rest_predict_is_answered_by_the_version_in_the_path() {
+    let stage = stage();
+    for (path, offset, executed) in [
+        ("/v1/models/resnet/versions/1:predict", 2.0, BY_V1),
+        ("/v1/models/resnet/versions/2:predict", 3.0, BY_V2),
+        ("/v1/models/resnet/labels/canary:predict", 3.0, BY_V2),
+        ("/v1/models/resnet:predict", 2.0, BY_V1),
+        ("/V1/Models/res%6eet/Versions/2:predict", 3.0, BY_V2),
+    ] {
+        let rows = json!({ "instances": [1.0, 2.0, 5.0] }).to_string();
+        let (status, body, by) = stage.rest("POST", path, &rows);
+        let predictions = [1.0, 2.0, 5.0].map(|x| 0.5 * x + offset);
+        assert_eq!((status, body), (200, json!({ "predictions": predictions })), "{path}");
+        assert_eq!(by, executed, "{path}");
+    }
+}
+
+#[test]
+fn rest_status_is_that_of_the_version_in_the_path() {
+    let (status, body, _) = stage().rest("GET", "/v1/models/resnet/versions/2", "");
+    assert_eq!(status, 200);
+    assert_eq!(body["model_version_status"][0]["version"], "2");
+    assert_eq!(body["model_version_status"][0]["state"], "AVAILABLE");
+}
+
+#[test]
+fn rest_errors_are_json_whoever_refuses() {
+    let stage = stage();
+    let rows = r#"{"instances": [1.0]}"#;
+    let (status, body, by) = stage.rest("POST", "/v1/models/resnet/versions/3:predict", rows);
+    let error = json!({ "error": "Servable not found for request: Specific(resnet, 3)" });
+    assert_eq!((status, body, by), (404, error, BY_NONE));
+
+    let (status, body, by) = stage.rest("POST", "/v1/models/bert:predict", rows);
+    assert_eq!((status, by), (404, BY_NONE));
+    assert!(body["error"].is_string(), "{body}");
+}
