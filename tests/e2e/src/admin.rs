@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
@@ -67,14 +67,13 @@ impl Admin {
     /// When there is no such listener.
     pub async fn listener(self, name: &str) -> Result<SocketAddr> {
         let listeners = self.json("/listeners?format=json").await?;
-        let all = listeners["listener_statuses"].as_array().into_iter().flatten();
-        for listener in all.filter(|listener| listener["name"] == name) {
-            let address = &listener["local_address"]["socket_address"];
-            let ip = address["address"].as_str().context("a listener without an address")?.parse()?;
-            let port = address["port_value"].as_u64().context("a listener without a port")?;
-            return Ok(SocketAddr::new(ip, u16::try_from(port)?));
-        }
-        bail!("no listener {name} in {listeners}")
+        let mut all = listeners["listener_statuses"].as_array().into_iter().flatten();
+        let listener = all.find(|listener| listener["name"] == name);
+        let listener = listener.with_context(|| format!("no listener {name} in {listeners}"))?;
+        let address = &listener["local_address"]["socket_address"];
+        let ip = address["address"].as_str().context("a listener without an address")?.parse()?;
+        let port = address["port_value"].as_u64().context("a listener without a port")?;
+        Ok(SocketAddr::new(ip, u16::try_from(port)?))
     }
 
     /// How many hosts of a cluster pass their health check, and how many hosts it has.
@@ -84,8 +83,8 @@ impl Admin {
     /// When there is no such cluster.
     pub async fn healthy_hosts(self, cluster: &str) -> Result<(usize, usize)> {
         let clusters = self.json("/clusters?format=json").await?;
-        let all = clusters["cluster_statuses"].as_array().into_iter().flatten();
-        let found = all.into_iter().find(|status| status["name"] == cluster);
+        let mut all = clusters["cluster_statuses"].as_array().into_iter().flatten();
+        let found = all.find(|status| status["name"] == cluster);
         let hosts = found.with_context(|| format!("no cluster {cluster}"))?["host_statuses"].as_array();
         let hosts = hosts.map_or(&[][..], Vec::as_slice);
         let failed = |host: &&Value| host["health_status"]["failed_active_health_check"] == true;
