@@ -1,7 +1,7 @@
 //! Where the key of a sticky split or of a rate limit comes from.
 
 /// One part of a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum KeySource {
     /// A request header, in lower case; every value counts, and a missing one is a value of its own.
     Header(Box<str>),

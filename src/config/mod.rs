@@ -1,6 +1,30 @@
 //! The only parser of operator input: plugin configuration text to a [`Policy`].
+//!
+//! The text becomes a tree (`json`), a cursor reads it (`at`), and each area has a file of its own.
+//! It runs in the proxy, so nothing here can panic, whatever the text.
+#![deny(clippy::arithmetic_side_effects)]
 
-use crate::policy::Policy;
+mod at;
+mod header;
+mod health;
+mod identity;
+mod json;
+mod key;
+mod limit;
+mod matching;
+mod model;
+mod name;
+mod number;
+mod route;
+mod time;
+mod unsupported;
+mod words;
+
+use std::fmt;
+
+use crate::policy::{AdminMethods, Explain, Histograms, Otherwise, Policy};
+use crate::units::Mode;
+use at::{At, Reading};
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,12 +35,106 @@ pub struct ConfigError {
     pub problem: String,
 }
 
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() {
+            f.write_str(&self.problem)
+        } else {
+            write!(f, "{}: {}", self.path, self.problem)
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
 /// Reads a plugin configuration.
 ///
 /// # Errors
 ///
 /// Every error of the text at once, in the order in which they stand in it; a text that is not JSON has one.
 pub fn parse(text: &str) -> Result<Policy, Vec<ConfigError>> {
-    let _ = text;
-    Err(vec![])
+    read(text, unsupported::refuse)
+}
+
+/// Reads a plugin configuration with the settings that the filter checks but does not follow yet.
+///
+/// # Errors
+///
+/// As [`parse`], except that no setting is refused as not yet supported.
+pub fn parse_all(text: &str) -> Result<Policy, Vec<ConfigError>> {
+    read(text, |_| ())
+}
+
+fn read(text: &str, refuse: impl FnOnce(At<'_>)) -> Result<Policy, Vec<ConfigError>> {
+    let tree = json::parse(text)
+        .map_err(|error| vec![ConfigError { path: String::new(), problem: format!("not JSON: {error}") }])?;
+    let reading = Reading::default();
+    let root = At::new(&tree, &reading);
+    let policy = policy(root);
+    refuse(root);
+    let problems = reading.into_problems();
+    match policy {
+        Some(policy) if problems.is_empty() => Ok(policy),
+        _ => {
+            let error = |(order, problem)| ConfigError { path: tree.path_to(order), problem };
+            Err(problems.into_iter().map(error).collect())
+        }
+    }
+}
+
+fn policy(root: At<'_>) -> Option<Policy> {
+    let object = root.object(&[
+        "identity",
+        "models",
+        "rate_limits",
+        "unmatched",
+        "admin_methods",
+        "explain",
+        "metrics",
+        "state_namespace",
+        "concurrency",
+    ])?;
+    let identity = object.get("identity").and_then(identity::identity).unwrap_or_default();
+    for name in [&identity.model_header, &identity.version_header, &identity.label_header] {
+        root.reading().headers.read(name);
+    }
+    let (models, names) = object.need("models").map(model::models).unwrap_or_default();
+    Some(Policy {
+        identity,
+        models,
+        names,
+        rate_limits: object.get("rate_limits").map(limit::limits).unwrap_or_default(),
+        unmatched: object.get("unmatched").and_then(|it| it.choice(&OTHERWISE)).unwrap_or(Otherwise::Pass),
+        admin_methods: object
+            .get("admin_methods")
+            .and_then(|it| it.choice(&ADMIN_METHODS))
+            .unwrap_or_default(),
+        explain: object.get("explain").and_then(explain),
+        histograms: object.get("metrics").and_then(histograms).unwrap_or_default(),
+        state_namespace: object
+            .get("state_namespace")
+            .and_then(At::state_namespace)
+            .unwrap_or_else(|| "predictgate".into()),
+        owned_headers: header::owned(root.reading()),
+    })
+}
+
+const OTHERWISE: [(&str, Otherwise); 2] = [("pass", Otherwise::Pass), ("reject", Otherwise::Reject)];
+
+const MODE: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("shadow", Mode::Shadow)];
+
+const ADMIN_METHODS: [(&str, AdminMethods); 2] =
+    [("refuse", AdminMethods::Refuse), ("pass", AdminMethods::Pass)];
+
+fn explain(at: At<'_>) -> Option<Explain> {
+    let object = at.object(&["header", "match"])?;
+    Some(Explain {
+        header: object.need("header").and_then(At::explain_name).unwrap_or_default(),
+        matches: object.get("match").map(matching::headers).unwrap_or_default(),
+    })
+}
+
+fn histograms(at: At<'_>) -> Option<Histograms> {
+    let object = at.object(&["histograms"])?;
+    object.get("histograms")?.choice(&[("target", Histograms::Target), ("model", Histograms::Model)])
 }

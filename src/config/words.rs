@@ -1,0 +1,144 @@
+//! The words of an error: names in quotes, lists of them, and the near name that was perhaps meant.
+
+use std::fmt::Write;
+
+/// Longer texts are cut in errors.
+const LONGEST: usize = 64;
+
+/// The text in quotes, in one line and not too long.
+pub fn quote(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for (place, character) in text.chars().enumerate() {
+        if place == LONGEST {
+            quoted.push_str("...");
+            break;
+        }
+        if character.is_control() || matches!(character, '"' | '\\') {
+            quoted.extend(character.escape_default());
+        } else {
+            quoted.push(character);
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// More names than this are not listed.
+const LISTED: usize = 16;
+
+/// `"a", "b" or "c"`.
+pub fn one_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut names = names.into_iter().peekable();
+    let mut listed = String::new();
+    for place in 0_usize.. {
+        let Some(name) = names.next() else { break };
+        if place == LISTED {
+            listed.push_str(" or another");
+            break;
+        }
+        match (place, names.peek()) {
+            (0, _) => (),
+            (_, Some(_)) => listed.push_str(", "),
+            (_, None) => listed.push_str(" or "),
+        }
+        // Writing to a string cannot fail.
+        let _ = write!(listed, "{}", quote(name));
+    }
+    listed
+}
+
+/// Names are searched no further than this, so that a wrong name costs little in a large configuration.
+const SEARCHED: usize = 512;
+
+/// The name that is the fewest edits away, if they are few for its length.
+pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let candidates: Vec<&str> =
+        names.into_iter().take(SEARCHED).filter(|name| !name.is_empty() && name.len() <= LONGEST).collect();
+    (0..=MAX_EDITS).find_map(|edits| {
+        let is_near = |name: &str| {
+            let allowed = name.len().max(wrong.len()).checked_div(3).unwrap_or(0);
+            usize::from(edits) <= allowed && is_within(edits, wrong.as_bytes(), name.as_bytes())
+        };
+        candidates.iter().copied().find(|name| is_near(name))
+    })
+}
+
+const MAX_EDITS: u8 = 3;
+
+/// Whether so many edits make one text of the other: a byte added, left out or changed, or two swapped.
+///
+/// Letters differ by case for nothing. The recursion is as deep as there are edits.
+fn is_within(edits: u8, mut left: &[u8], mut right: &[u8]) -> bool {
+    if left.len().abs_diff(right.len()) > usize::from(edits) {
+        return false;
+    }
+    while let ([a, left_rest @ ..], [b, right_rest @ ..]) = (left, right) {
+        if !a.eq_ignore_ascii_case(b) {
+            let Some(edits) = edits.checked_sub(1) else { return false };
+            let is_swapped = match (left, right) {
+                ([a, b, left_rest @ ..], [c, d, right_rest @ ..]) => {
+                    a.eq_ignore_ascii_case(d)
+                        && b.eq_ignore_ascii_case(c)
+                        && is_within(edits, left_rest, right_rest)
+                }
+                _ => false,
+            };
+            return is_swapped
+                || is_within(edits, left_rest, right_rest)
+                || is_within(edits, left_rest, right)
+                || is_within(edits, left, right_rest);
+        }
+        (left, right) = (left_rest, right_rest);
+    }
+    left.len().max(right.len()) <= usize::from(edits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(wrong: &str, names: &[&str], expected: Option<&str>) {
+        assert_eq!(nearest(wrong, names.iter().copied()), expected, "{wrong} among {names:?}");
+    }
+
+    #[test]
+    fn a_slip_of_the_fingers_is_near() {
+        let names = ["stable", "canary", "shadow"];
+        check("canry", &names, Some("canary"));
+        check("canaray", &names, Some("canary"));
+        check("cnaary", &names, Some("canary"));
+        check("CANARY", &names, Some("canary"));
+        check("xanarx", &names, Some("canary"));
+        check("shade", &names, Some("shadow"));
+    }
+
+    #[test]
+    fn the_nearest_comes_before_the_first() {
+        check("canari", &["canada", "canary"], Some("canary"));
+    }
+
+    #[test]
+    fn another_name_is_not_near() {
+        check("v1", &["v2", "v3"], None);
+        check("x", &["", "y"], None);
+        check("baseline", &["stable", "canary"], None);
+        check("", &["stable"], None);
+        check(&"x".repeat(1_000_000), &["stable"], None);
+    }
+
+    #[test]
+    fn names_are_listed_as_a_sentence_has_them() {
+        assert_eq!(one_of([]), "");
+        assert_eq!(one_of(["a"]), r#""a""#);
+        assert_eq!(one_of(["a", "b"]), r#""a" or "b""#);
+        assert_eq!(one_of(["a", "b", "c"]), r#""a", "b" or "c""#);
+        assert!(one_of(["a"; 100]).ends_with(r#""a" or another"#));
+    }
+
+    #[test]
+    fn quoted_text_stays_in_one_short_line() {
+        assert_eq!(quote("a\"b\n\u{7}é"), r#""a\"b\n\u{7}é""#);
+        assert_eq!(quote(&"a".repeat(1000)).len(), 64 + "\"...\"".len());
+    }
+}
