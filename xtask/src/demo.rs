@@ -1,0 +1,46 @@
+//! Shows the filter at work.
+
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::project::Project;
+use crate::run::Step;
+use crate::tiers::{Parts, Tier};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    /// The native model servers of this project
+    #[default]
+    ModelServer,
+    /// Real TensorFlow behind the API of TensorFlow Serving
+    Tensorflow,
+}
+
+/// Gets all parts and runs the demo on this terminal.
+///
+/// # Errors
+///
+/// Fails when a part cannot be had, and when the demo did not show what it should.
+pub fn demo(project: &Project, backend: Backend, arguments: &[String], parts: &mut Parts<'_>) -> Result<()> {
+    let demo = ["-p", "predictgate-e2e", "--bin", "demo"];
+    let mut command = project.cargo(&["run", "--quiet"]);
+    command.args(demo).arg("--");
+    match backend {
+        Backend::ModelServer => parts.hand_to(&mut command, Tier::Envoy)?,
+        Backend::Tensorflow => {
+            parts.hand_to(&mut command, Tier::Tensorflow)?;
+            command.args(["--backend", "tensorflow"]);
+        }
+    }
+    command.args(arguments);
+    let mut build = project.cargo(&["build"]);
+    build.args(demo);
+    Step::new("building the demo", build).run(&project.logs())?;
+    let status = command.stdin(Stdio::null()).status().context("cannot start the demo")?;
+    if !status.success() {
+        bail!("the demo did not show what it should: {status}");
+    }
+    Ok(())
+}

@@ -1,0 +1,342 @@
+//! Runs commands, and shows that they are at work.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How often a step says that it is still at work where there is no terminal.
+const STILL_AT_WORK: Duration = Duration::from_secs(15);
+/// How long the output of a finished command is read on: a process that it left behind may hold the pipe.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
+/// How much of a failed command's output is shown.
+const TAIL_LINES: usize = 60;
+
+/// This machine cannot do it, though nothing is wrong with the project: what is missing and how to get it.
+#[derive(Debug)]
+pub struct Unavailable(pub String);
+
+impl std::fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unavailable {}
+
+pub fn unavailable(reason: impl Into<String>) -> anyhow::Error {
+    Unavailable(reason.into()).into()
+}
+
+pub fn is_unavailable(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Unavailable>().is_some()
+}
+
+/// A command that may take a while.
+pub struct Step<'a> {
+    what: &'a str,
+    command: Command,
+    next: Option<&'a str>,
+    limit: Option<Duration>,
+}
+
+pub struct Finished {
+    /// `None` when the command was stopped at its limit.
+    pub status: Option<ExitStatus>,
+    /// Both streams, in the order in which their lines came.
+    pub output: String,
+    command: String,
+}
+
+impl<'a> Step<'a> {
+    /// `what` completes the sentence "now it is ...": "building the filter".
+    pub fn new(what: &'a str, command: Command) -> Self {
+        Self { what, command, next: None, limit: None }
+    }
+
+    /// What to try when it fails.
+    pub fn next(mut self, next: &'a str) -> Self {
+        self.next = Some(next);
+        self
+    }
+
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// Runs the command and gives its output.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the command cannot be started or does not exit with 0: with the end of its output.
+    pub fn run(self, logs: &Path) -> Result<String> {
+        let (what, next) = (self.what, self.next);
+        let finished = self.attempt()?;
+        if finished.succeeded() {
+            return Ok(finished.output);
+        }
+        bail!("{}", finished.failure(what, next, logs));
+    }
+
+    /// Runs the command and gives what came of it, good or bad.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the command cannot be started.
+    pub fn attempt(mut self) -> Result<Finished> {
+        let shown = shown(&self.command);
+        let started = Instant::now();
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.command.spawn().with_context(|| format!("cannot start `{shown}`"))?;
+        let lines = lines_of(&mut child);
+        let progress = Progress::start(self.what);
+        let mut output = String::new();
+        let mut exited: Option<(ExitStatus, Instant)> = None;
+        let mut stopped = false;
+        loop {
+            match lines.recv_timeout(Duration::from_millis(100)) {
+                Ok(line) => {
+                    progress.line(&line);
+                    output.push_str(&line);
+                    output.push('\n');
+                    exited = exited.map(|(status, _)| (status, Instant::now()));
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            progress.tick(started.elapsed());
+            match exited {
+                Some((_, at)) if LAST_OUTPUT < at.elapsed() => break,
+                Some(_) => {}
+                None => exited = child.try_wait()?.map(|status| (status, Instant::now())),
+            }
+            if exited.is_none() && self.limit.is_some_and(|limit| limit < started.elapsed()) {
+                child.kill()?;
+                stopped = true;
+            }
+        }
+        let status = child.wait()?;
+        let status = (!stopped).then_some(status);
+        progress.finish(started.elapsed(), status.is_some_and(|status| status.success()));
+        Ok(Finished { status, output, command: shown })
+    }
+}
+
+impl Finished {
+    pub fn succeeded(&self) -> bool {
+        self.status.is_some_and(|status| status.success())
+    }
+
+    /// Names the command, how it ended, the end of its output, where the whole of it is, and what to try.
+    pub fn failure(&self, what: &str, next: Option<&str>, logs: &Path) -> String {
+        let ended = match self.status {
+            None => "was stopped, because it took too long".to_owned(),
+            Some(status) => match status.code() {
+                Some(code) => format!("failed with exit code {code}"),
+                None => format!("was ended: {status}"),
+            },
+        };
+        let mut text = format!("{what}: `{}` {ended}", self.command);
+        let (tail, cut) = tail(&self.output, TAIL_LINES);
+        for line in tail {
+            let _ = write!(text, "\n    {line}");
+        }
+        if cut && let Ok(log) = self.save(what, logs) {
+            let _ = write!(text, "\nthe whole output: {}", log.display());
+        }
+        if let Some(next) = next {
+            let _ = write!(text, "\nnext: {next}");
+        }
+        text
+    }
+
+    fn save(&self, what: &str, logs: &Path) -> Result<PathBuf> {
+        let name: String = what.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        std::fs::create_dir_all(logs)?;
+        let path = logs.join(format!("{name}.log"));
+        std::fs::write(&path, &self.output)?;
+        Ok(path)
+    }
+}
+
+/// Runs a short command and gives its standard output; `None` when it cannot be started or fails.
+pub fn output_of(command: &mut Command) -> Option<String> {
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The command as one would type it.
+pub fn shown(command: &Command) -> String {
+    let mut text = String::new();
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            let _ = write!(text, "{}={} ", name.to_string_lossy(), quoted(&value.to_string_lossy()));
+        }
+    }
+    text.push_str(&quoted(&command.get_program().to_string_lossy()));
+    for argument in command.get_args() {
+        let _ = write!(text, " {}", quoted(&argument.to_string_lossy()));
+    }
+    text
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// The last lines, and whether there were more.
+fn tail(output: &str, lines: usize) -> (VecDeque<&str>, bool) {
+    let mut last = VecDeque::new();
+    let mut cut = false;
+    for line in output.lines() {
+        if last.len() == lines {
+            last.pop_front();
+            cut = true;
+        }
+        last.push_back(line);
+    }
+    (last, cut)
+}
+
+fn lines_of(child: &mut Child) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    if let Some(stdout) = child.stdout.take() {
+        send_lines(stdout, sender.clone());
+    }
+    if let Some(stderr) = child.stderr.take() {
+        send_lines(stderr, sender);
+    }
+    receiver
+}
+
+fn send_lines(stream: impl Read + Send + 'static, sender: Sender<String>) {
+    thread::spawn(move || {
+        let mut stream = BufReader::new(stream);
+        let mut line = Vec::new();
+        while stream.read_until(b'\n', &mut line).is_ok_and(|read| 0 < read) {
+            let text = String::from_utf8_lossy(&line);
+            if sender.send(text.trim_end_matches(['\n', '\r']).to_owned()).is_err() {
+                break;
+            }
+            line.clear();
+        }
+    });
+}
+
+/// A spinner on a terminal, a line now and then elsewhere.
+enum Progress<'a> {
+    Terminal(ProgressBar, &'a str),
+    Lines { what: &'a str, said: std::cell::Cell<Duration>, last: std::cell::RefCell<String> },
+}
+
+impl<'a> Progress<'a> {
+    fn start(what: &'a str) -> Self {
+        if std::io::stderr().is_terminal() {
+            let bar = ProgressBar::new_spinner();
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} ({elapsed}) {wide_msg:.dim}")
+            {
+                bar.set_style(style);
+            }
+            bar.set_prefix(what.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(100));
+            Self::Terminal(bar, what)
+        } else {
+            eprintln!("{what}");
+            Self::Lines { what, said: Duration::ZERO.into(), last: String::new().into() }
+        }
+    }
+
+    fn line(&self, line: &str) {
+        match self {
+            Self::Terminal(bar, _) => bar.set_message(line.trim().to_owned()),
+            Self::Lines { last, .. } => line.trim().clone_into(&mut last.borrow_mut()),
+        }
+    }
+
+    fn tick(&self, elapsed: Duration) {
+        if let Self::Lines { what, said, last } = self
+            && said.get() + STILL_AT_WORK <= elapsed
+        {
+            said.set(elapsed);
+            eprintln!("... still {what} ({} s): {}", elapsed.as_secs(), last.borrow());
+        }
+    }
+
+    fn finish(self, elapsed: Duration, succeeded: bool) {
+        let end = if succeeded { "done" } else { "FAILED" };
+        let what = match self {
+            Self::Terminal(bar, what) => {
+                bar.finish_and_clear();
+                what
+            }
+            Self::Lines { what, .. } => what,
+        };
+        if !succeeded || Duration::from_secs(1) <= elapsed {
+            eprintln!("{what}: {end} in {:.1} s", elapsed.as_secs_f64());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn a_command_is_shown_as_one_would_type_it() {
+        let mut command = Command::new("cargo");
+        command.args(["build", "it's", "a b", ""]).env("RUSTFLAGS", "-C x").env_remove("PATH");
+        assert_eq!(shown(&command), r"RUSTFLAGS='-C x' cargo build 'it'\''s' 'a b' ''");
+    }
+
+    #[test]
+    fn a_failure_names_the_command_its_end_its_output_and_what_to_try() {
+        let logs = Path::new("unused");
+        let step = Step::new("trying", shell("echo out; echo err >&2; exit 3")).next("try again");
+        let text = step.run(logs).unwrap_err().to_string();
+        assert!(text.starts_with("trying: `sh -c '"), "{text}");
+        assert!(text.contains("failed with exit code 3"), "{text}");
+        assert!(text.contains("\n    out") && text.contains("\n    err"), "{text}");
+        assert!(text.ends_with("\nnext: try again"), "{text}");
+    }
+
+    #[test]
+    fn a_command_is_stopped_at_its_limit() {
+        let step = Step::new("waiting", shell("exec sleep 600")).limit(Duration::from_millis(50));
+        assert!(step.attempt().unwrap().status.is_none());
+    }
+
+    #[test]
+    fn a_process_that_is_left_behind_does_not_hold_the_step() {
+        let finished = Step::new("leaving", shell("sleep 600 & echo $!")).attempt().unwrap();
+        assert!(finished.succeeded());
+        let left = finished.output.trim();
+        assert!(Command::new("kill").arg(left).status().unwrap().success(), "{left} had ended by itself");
+    }
+
+    #[test]
+    fn only_the_end_of_a_long_output_is_shown() {
+        let (last, cut) = tail("a\nb\nc", 2);
+        assert_eq!((last, cut), (["b", "c"].into(), true));
+        let (last, cut) = tail("a\nb", 2);
+        assert_eq!((last, cut), (["a", "b"].into(), false));
+    }
+}
