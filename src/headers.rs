@@ -34,6 +34,15 @@ impl Headers {
         Pairs { bytes: &self.bytes, left: count, lengths, data }
     }
 
+    /// How many bytes they take.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
     /// The first value of `name`.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.iter().find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
@@ -47,7 +56,7 @@ impl Headers {
     /// The values of `name` joined by commas, as RFC 9110 section 5.2 reads repeated headers.
     pub fn joined(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         let mut answer: Option<Cow<'_, [u8]>> = None;
-        for (key, value) in self.iter() {
+        for (key, value) in self {
             if key == name.as_bytes() {
                 match &mut answer {
                     None => answer = Some(Cow::Borrowed(value)),
@@ -60,6 +69,15 @@ impl Headers {
             }
         }
         answer
+    }
+}
+
+impl<'a> IntoIterator for &'a Headers {
+    type Item = (&'a [u8], &'a [u8]);
+    type IntoIter = Pairs<'a>;
+
+    fn into_iter(self) -> Pairs<'a> {
+        self.iter()
     }
 }
 

@@ -5,15 +5,21 @@
 
 pub mod call;
 pub mod config;
+pub mod exchange;
 pub mod guard;
 pub mod headers;
+pub mod hold;
 pub mod identity;
 pub mod key;
 pub mod matching;
 pub mod method;
+pub mod outcome;
 pub mod outlier;
 pub mod policy;
 pub mod rate_limit;
+pub mod rng;
 pub mod route;
 pub mod split;
+pub mod store;
 pub mod units;
+pub mod verdict;

@@ -44,7 +44,7 @@ impl Names {
 
     pub fn find(&self, name: &str) -> Option<ModelId> {
         self.exact.get(name).copied().or_else(|| {
-            self.lengths.iter().filter_map(|&length| self.prefixes.get(name.get(..length)?)).next().copied()
+            self.lengths.iter().find_map(|&length| self.prefixes.get(name.get(..length)?)).copied()
         })
     }
 }

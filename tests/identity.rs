@@ -7,9 +7,9 @@
     reason = "a test may stop where it stands"
 )]
 
-use predictgate::call::Call;
+use predictgate::call::{Call, Kind};
 use predictgate::headers::Headers;
-use predictgate::identity::{Layout, ModelSpec, Progress, Scanner};
+use predictgate::identity::{Layout, ModelSpec, Progress, Rpc, Scanner};
 use predictgate::units::{Asked, Version};
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -61,8 +61,8 @@ impl Case {
 
     fn scanner(&self) -> Scanner {
         let headers = [(":path", self.path.as_str()), ("content-type", "application/grpc")];
-        match Call::read(&Headers::from_pairs(&headers)) {
-            Call::Grpc { layout, streaming, .. } => Scanner::new(layout, streaming, 65_536),
+        match Call::read(&Headers::from_pairs(&headers)).kind {
+            Kind::Grpc { layout, rpc, .. } => Scanner::new(layout, rpc, 65_536),
             other => panic!("{}: {other:?}", self.name),
         }
     }
@@ -154,7 +154,7 @@ const BERT: &[u8] = b"\x0a\x04bert";
 fn a_tensor_is_never_asked_for() {
     let tensor = vec![7; 4 << 20];
     let bytes = message(&[(1, RESNET), (2, &tensor), (3, b"y")]);
-    let mut scanner = Scanner::new(Layout::ModelSpec, false, 64);
+    let mut scanner = Scanner::new(Layout::ModelSpec, Rpc::Unary, 64);
     let mut asked = 0;
     for chunk in bytes.chunks(16_384) {
         scanner
@@ -171,9 +171,8 @@ fn a_tensor_is_never_asked_for() {
 }
 
 /// Pins the identity as soon as it settles, and says whether the rest contradicted it.
-fn contradicted(bytes: &[u8], chunk: usize, streaming: bool) -> bool {
-    let layout = if streaming { Layout::NameAndVersion } else { Layout::ModelSpec };
-    let mut scanner = Scanner::new(layout, streaming, 64);
+fn contradicted(bytes: &[u8], chunk: usize, layout: Layout, rpc: Rpc) -> bool {
+    let mut scanner = Scanner::new(layout, rpc, 64);
     let mut pinned = false;
     for piece in bytes.chunks(chunk) {
         scanner.feed(piece).unwrap();
@@ -192,7 +191,11 @@ fn a_later_model_spec_that_changes_the_identity_contradicts() {
     let check = |fields: &[(u8, &[u8])], expected| {
         let bytes = message(fields);
         for chunk in [1, 3, 16] {
-            assert_eq!(contradicted(&bytes, chunk, false), expected, "in pieces of {chunk}");
+            assert_eq!(
+                contradicted(&bytes, chunk, Layout::ModelSpec, Rpc::Unary),
+                expected,
+                "in pieces of {chunk}"
+            );
         }
     };
     check(&[(1, RESNET), (2, &tensor)], false);
@@ -207,16 +210,16 @@ fn a_later_model_spec_that_changes_the_identity_contradicts() {
 fn every_message_of_a_stream_must_name_the_same_model() {
     let stream =
         |names: &[&[u8]]| names.iter().flat_map(|name| message(&[(1, name), (3, b"id")])).collect::<Vec<_>>();
-    assert!(!contradicted(&stream(&[b"a", b"a", b"a"]), 5, true));
-    assert!(contradicted(&stream(&[b"a", b"a", b"b"]), 5, true));
-    assert!(contradicted(&stream(&[b"a", b""]), 5, true));
+    assert!(!contradicted(&stream(&[b"a", b"a", b"a"]), 5, Layout::NameAndVersion, Rpc::Streaming));
+    assert!(contradicted(&stream(&[b"a", b"a", b"b"]), 5, Layout::NameAndVersion, Rpc::Streaming));
+    assert!(contradicted(&stream(&[b"a", b""]), 5, Layout::NameAndVersion, Rpc::Streaming));
 }
 
 #[test]
 fn the_headers_identity_is_held_against_the_body_without_the_signature() {
     let bytes = message(&[(1, b"\x0a\x06resnet\x1a\x01s")]);
     for (name, expected) in [("resnet", false), ("bert", true)] {
-        let mut scanner = Scanner::new(Layout::ModelSpec, false, 64);
+        let mut scanner = Scanner::new(Layout::ModelSpec, Rpc::Unary, 64);
         scanner.pin_to(ModelSpec { name: name.to_owned(), ..ModelSpec::default() });
         scanner.feed(&bytes).unwrap();
         assert_eq!(scanner.contradicted(), expected, "{name}");
@@ -225,7 +228,7 @@ fn the_headers_identity_is_held_against_the_body_without_the_signature() {
 
 #[test]
 fn a_name_above_the_limit_is_not_held() {
-    let mut scanner = Scanner::new(Layout::ModelSpec, false, 5);
+    let mut scanner = Scanner::new(Layout::ModelSpec, Rpc::Unary, 5);
     scanner.feed(&message(&[(1, RESNET)])).unwrap();
     assert_eq!(scanner.progress(), Progress::TooLong);
 }
@@ -240,9 +243,9 @@ proptest! {
         ],
         chunk in 1_usize..9,
         layout in prop::sample::select(vec![Layout::ModelSpec, Layout::FirstTask, Layout::NameAndVersion]),
-        streaming: bool,
+        rpc in prop::sample::select(vec![Rpc::Unary, Rpc::Streaming]),
     ) {
-        let scanner = || Scanner::new(layout, streaming, 32);
+        let scanner = || Scanner::new(layout, rpc, 32);
         prop_assert_eq!(read(scanner(), bytes.chunks(chunk)), read(scanner(), [&bytes[..]]));
     }
 }

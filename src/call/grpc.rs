@@ -1,11 +1,11 @@
 //! The gRPC methods of model servers, by their full path.
 
-use crate::identity::Layout;
+use crate::identity::{Layout, Rpc};
 use crate::method::Method;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    Model { method: Method, layout: Layout, streaming: bool },
+    Model { method: Method, layout: Layout, rpc: Rpc },
     Administrative,
 }
 
@@ -29,7 +29,7 @@ pub fn find(path: &[u8]) -> Option<Known> {
 }
 
 const fn model_spec(method: Method) -> Known {
-    Known::Model { method, layout: Layout::ModelSpec, streaming: false }
+    Known::Model { method, layout: Layout::ModelSpec, rpc: Rpc::Unary }
 }
 
 fn prediction(method: &str) -> Option<Known> {
@@ -39,7 +39,7 @@ fn prediction(method: &str) -> Option<Known> {
         "Regress" => model_spec(Method::Regress),
         "GetModelMetadata" => model_spec(Method::GetModelMetadata),
         "MultiInference" => {
-            Known::Model { method: Method::MultiInference, layout: Layout::FirstTask, streaming: false }
+            Known::Model { method: Method::MultiInference, layout: Layout::FirstTask, rpc: Rpc::Unary }
         }
         _ => return None,
     })
@@ -66,6 +66,6 @@ fn inference(name: &str) -> Option<Known> {
         | "LogSettings" => return Some(Known::Administrative),
         _ => return None,
     };
-    let streaming = method == Method::ModelStreamInfer;
-    Some(Known::Model { method, layout: Layout::NameAndVersion, streaming })
+    let rpc = if method == Method::ModelStreamInfer { Rpc::Streaming } else { Rpc::Unary };
+    Some(Known::Model { method, layout: Layout::NameAndVersion, rpc })
 }

@@ -4,12 +4,12 @@
 //! (http_rest_api_handler.cc), so `%2F` in a name is a slash of the name and not one of the path.
 //! The query is not part of the path.
 
-use super::{Call, Protocol};
+use super::Kind;
 use crate::identity::ModelSpec;
 use crate::method::Method;
 use crate::units::{Asked, Version};
 
-pub fn read(path: &[u8]) -> Call {
+pub fn read(path: &[u8]) -> Kind {
     let end = path.iter().position(|byte| *byte == b'?').unwrap_or(path.len());
     let path = path.get(..end).unwrap_or_default();
     let read = if let Some(rest) = strip_prefix(path, b"/v1/models/") {
@@ -19,11 +19,11 @@ pub fn read(path: &[u8]) -> Call {
     } else {
         None
     };
-    read.unwrap_or(Call::Modelless)
+    read.unwrap_or(Kind::Modelless)
 }
 
 /// `NAME[/versions/V|/labels/L][:verb|/metadata]`
-fn serving(rest: &[u8]) -> Option<Call> {
+fn serving(rest: &[u8]) -> Option<Kind> {
     let (name, rest) = segment(rest, b"/:")?;
     let (asked, rest) = if let Some(rest) = strip_prefix(rest, b"/versions/") {
         let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -47,7 +47,7 @@ fn serving(rest: &[u8]) -> Option<Call> {
 }
 
 /// `models/NAME[/versions/V][/verb]` and what has no model.
-fn inference(rest: &[u8]) -> Option<Call> {
+fn inference(rest: &[u8]) -> Option<Kind> {
     let administrative = |path: &[u8]| {
         let path = path.to_ascii_lowercase();
         [&b"repository"[..], b"systemsharedmemory", b"cudasharedmemory", b"trace", b"logging"].iter().any(
@@ -55,7 +55,7 @@ fn inference(rest: &[u8]) -> Option<Call> {
         )
     };
     let Some(rest) = strip_prefix(rest, b"models/") else {
-        return administrative(rest).then_some(Call::Administrative(Protocol::Rest));
+        return administrative(rest).then_some(Kind::Administrative);
     };
     let (name, rest) = segment(rest, b"/")?;
     if name.eq_ignore_ascii_case(b"stats") && rest.is_empty() {
@@ -76,39 +76,40 @@ fn inference(rest: &[u8]) -> Option<Call> {
         b"/ready" => Method::ModelReady,
         b"/config" => Method::ModelConfig,
         b"/stats" => Method::ModelStatistics,
-        b"/trace/setting" => return Some(Call::Administrative(Protocol::Rest)),
+        b"/trace/setting" => return Some(Kind::Administrative),
         _ => return None,
     };
     Some(named(method, name, asked))
 }
 
 /// What a path asks for, not yet decoded.
+#[derive(Clone, Copy)]
 enum Path<'a> {
     Latest,
     Version(&'a [u8]),
     Label(&'a [u8]),
 }
 
-fn named(method: Method, name: &[u8], asked: Path<'_>) -> Call {
+fn named(method: Method, name: &[u8], asked: Path<'_>) -> Kind {
     const NOT_UTF8: &str = "the path names the model or the label in bytes that are not UTF-8";
     let Some(name) = decode(name) else {
-        return Call::MalformedPath(NOT_UTF8);
+        return Kind::MalformedPath(NOT_UTF8);
     };
     let asked = match asked {
         Path::Latest => Asked::Latest,
         Path::Version(version) => match decode(version).map(|text| Version::parse(&text)) {
             Some(Version::Text(text)) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
-                return Call::MalformedPath("the path asks for a version above 9223372036854775807");
+                return Kind::MalformedPath("the path asks for a version above 9223372036854775807");
             }
             Some(version) => Asked::Version(version),
-            None => return Call::MalformedPath("the path asks for a version in bytes that are not UTF-8"),
+            None => return Kind::MalformedPath("the path asks for a version in bytes that are not UTF-8"),
         },
         Path::Label(label) => match decode(label) {
             Some(label) => Asked::Label(label.into()),
-            None => return Call::MalformedPath(NOT_UTF8),
+            None => return Kind::MalformedPath(NOT_UTF8),
         },
     };
-    Call::Rest { method, spec: ModelSpec { name, asked, signature: String::new() } }
+    Kind::Rest { method, spec: ModelSpec { name, asked, signature: String::new() } }
 }
 
 /// Splits off what comes before the first of `ends`; there must be something.
@@ -154,7 +155,7 @@ mod tests {
     #[track_caller]
     fn check(path: &str, expected: &str) {
         let shown = match read(path.as_bytes()) {
-            Call::Rest { method, spec } => {
+            Kind::Rest { method, spec } => {
                 let asked = match spec.asked {
                     Asked::Latest => "latest".to_owned(),
                     Asked::Version(version) => format!("version {version}"),
@@ -162,9 +163,9 @@ mod tests {
                 };
                 format!("{} {} {asked}", method.name(), spec.name)
             }
-            Call::Administrative(_) => "administrative".to_owned(),
-            Call::Modelless => "no model".to_owned(),
-            Call::MalformedPath(_) => "malformed".to_owned(),
+            Kind::Administrative => "administrative".to_owned(),
+            Kind::Modelless => "no model".to_owned(),
+            Kind::MalformedPath(_) => "malformed".to_owned(),
             other => format!("{other:?}"),
         };
         assert_eq!(shown, expected, "{path}");

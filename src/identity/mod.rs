@@ -10,7 +10,7 @@
 mod scanner;
 mod varint;
 
-pub use scanner::{Layout, Malformed, Progress, Scanner};
+pub use scanner::{Layout, Malformed, Progress, Rpc, Scanner};
 
 use crate::units::Asked;
 

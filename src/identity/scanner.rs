@@ -19,6 +19,14 @@ pub enum Layout {
     NameAndVersion,
 }
 
+/// How many messages a call carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rpc {
+    Unary,
+    /// Every message must name the same model.
+    Streaming,
+}
+
 /// What the server would refuse, in the protobuf or in the gRPC framing around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
@@ -58,7 +66,7 @@ pub enum Progress {
 #[derive(Clone, Debug)]
 pub struct Scanner {
     layout: Layout,
-    streaming: bool,
+    rpc: Rpc,
     max_text: u32,
     first_message: bool,
     progress: Progress,
@@ -190,10 +198,10 @@ impl Frames {
 
 impl Scanner {
     /// `max_text` bounds a name, label or signature, in bytes.
-    pub const fn new(layout: Layout, streaming: bool, max_text: u32) -> Self {
+    pub const fn new(layout: Layout, rpc: Rpc, max_text: u32) -> Self {
         Self {
             layout,
-            streaming,
+            rpc,
             max_text,
             first_message: true,
             progress: Progress::Reading,
@@ -362,7 +370,7 @@ impl Scanner {
 
     fn take_prefix(&mut self, have: u8, flag: u8, length: u32, byte: u8) -> Result<(), Malformed> {
         match have {
-            0 if !self.first_message && !self.streaming => return Err(Malformed::SecondMessage),
+            0 if !self.first_message && self.rpc == Rpc::Unary => return Err(Malformed::SecondMessage),
             0 if byte > 1 => return Err(Malformed::Flag),
             0 => self.state = State::Prefix { have: 1, flag: byte, length: 0 },
             _ => {

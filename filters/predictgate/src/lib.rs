@@ -1,1 +1,13 @@
+//! The Envoy HTTP filter: reads the host, asks the library, and does what the verdict says.
 
+mod host;
+mod http;
+mod metrics;
+mod root;
+
+use proxy_wasm::types::LogLevel;
+
+proxy_wasm::main! {{
+    proxy_wasm::set_log_level(LogLevel::Info);
+    proxy_wasm::set_root_context(|_| Box::new(root::Root::default()));
+}}

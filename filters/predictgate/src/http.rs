@@ -1,0 +1,165 @@
+//! One stream: the host's callbacks become questions, the verdicts become calls.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use predictgate::exchange::{Body, DECISION_HEADER, Exchange, sanitise};
+use predictgate::outcome::Ending;
+use predictgate::verdict::{Answer, GrpcStatus, LocalReply, Protocol, Reason, Verdict};
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::Action;
+
+use crate::host::{self, Map};
+use crate::metrics::Metric;
+use crate::root::Worker;
+
+pub struct Http {
+    id: u32,
+    worker: Rc<Worker>,
+    exchange: Rc<RefCell<Exchange>>,
+    /// Nothing of the request is looked at any more.
+    through: bool,
+    /// The stream's end was taken, which happens once.
+    ended: bool,
+}
+
+impl Http {
+    pub fn new(id: u32, worker: Rc<Worker>) -> Self {
+        let exchange = Rc::new(RefCell::new(Exchange::new(id)));
+        Self { id, worker, exchange, through: false, ended: false }
+    }
+
+    fn apply(&mut self, verdict: Verdict) -> Action {
+        match verdict {
+            Verdict::Hold => return Action::Pause,
+            Verdict::Forward(headers) => {
+                for (name, value) in &headers {
+                    if host::set_header(Map::Request, name, value).is_err() {
+                        // Without its headers the request would go somewhere that nobody chose.
+                        let message = "the host did not let the request be routed";
+                        return self.reply(&LocalReply::new(Reason::NoTargetAvailable, message));
+                    }
+                }
+            }
+            Verdict::Reply(reply) => return self.reply(&reply),
+        }
+        self.through = self.exchange.try_borrow().is_ok_and(|exchange| exchange.is_through());
+        Action::Continue
+    }
+
+    fn reply(&mut self, reply: &LocalReply) -> Action {
+        self.through = true;
+        let protocol = self.exchange.try_borrow().map_or(Protocol::Rest, |exchange| exchange.protocol());
+        if host::reply(&reply.answer(protocol), reply.reason.name()).is_err() {
+            log::warn!("the host did not send a reply of reason {}", reply.reason.name());
+        }
+        Action::Pause
+    }
+
+    fn end(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.worker.end(self.id, &self.exchange);
+        let Ok(exchange) = self.exchange.try_borrow() else {
+            return;
+        };
+        self.worker.count(Metric::Identity(exchange.identity()));
+        let model = exchange.decision().and_then(|decision| decision.model);
+        if let Some(reason) = exchange.refusal() {
+            self.worker.count(Metric::Rejected { model, reason });
+        } else if let Some((model, target)) =
+            model.zip(exchange.decision().and_then(|decision| decision.target))
+        {
+            let code = ending(exchange.protocol()).code();
+            self.worker.count(Metric::Requests { model, target, code });
+        }
+    }
+}
+
+/// What the host shows of a response at the stream's end.
+fn ending(protocol: Protocol) -> Ending<'static> {
+    let number = |value: Option<Vec<u8>>| str::from_utf8(&value?).ok()?.parse().ok();
+    if protocol == Protocol::Rest {
+        let http_status =
+            number(host::header(Map::Response, ":status")).and_then(|it| u32::try_from(it).ok());
+        return Ending { http_status, ..Ending::default() };
+    }
+    let grpc_status = number(host::header(Map::ResponseTrailers, "grpc-status"))
+        .or_else(|| number(host::header(Map::Response, "grpc-status")));
+    Ending { grpc: true, grpc_status, ..Ending::default() }
+}
+
+impl Context for Http {
+    fn on_done(&mut self) -> bool {
+        self.end();
+        true
+    }
+}
+
+impl HttpContext for Http {
+    fn on_http_request_headers(&mut self, _: usize, ends: bool) -> Action {
+        let (headers, spoofed) = sanitise(self.worker.policy(), host::request_headers());
+        for name in &spoofed {
+            if host::remove_header(Map::Request, name).is_err() {
+                log::warn!("the host did not let a request header be removed");
+            }
+        }
+        let verdict = self
+            .worker
+            .ask(self.id, &self.exchange, |exchange, world| exchange.request_headers(world, headers, ends));
+        self.apply(verdict)
+    }
+
+    fn on_http_request_body(&mut self, size: usize, ends: bool) -> Action {
+        if self.through {
+            return Action::Continue;
+        }
+        let mut body = Body { length: size, read: &mut host::request_body };
+        let verdict = self
+            .worker
+            .ask(self.id, &self.exchange, |exchange, world| exchange.request_body(world, &mut body, ends));
+        self.apply(verdict)
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        if self.through {
+            return Action::Continue;
+        }
+        let verdict = self.worker.ask(self.id, &self.exchange, Exchange::request_trailers);
+        self.apply(verdict)
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+        let explanation =
+            self.exchange.try_borrow().ok().and_then(|exchange| exchange.explanation(self.worker.policy()));
+        if let Some(explanation) = explanation
+            && host::set_header(Map::Response, DECISION_HEADER, &explanation).is_err()
+        {
+            log::warn!("the host did not let a response header be set");
+        }
+        Action::Continue
+    }
+
+    fn on_log(&mut self) {
+        self.end();
+    }
+}
+
+/// Stands where a stream begins although no configuration was accepted, and lets nothing pass.
+pub struct Unconfigured;
+
+impl Context for Unconfigured {}
+
+impl HttpContext for Unconfigured {
+    fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
+        let answer = Answer {
+            http: 503,
+            grpc: GrpcStatus::Unavailable,
+            headers: Vec::new(),
+            body: "no configuration was accepted".to_owned(),
+        };
+        _ = host::reply(&answer, "unconfigured");
+        Action::Pause
+    }
+}

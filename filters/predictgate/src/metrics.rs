@@ -1,0 +1,120 @@
+//! The filter's metrics: their names, and which of them exist so far.
+//!
+//! Envoy's statistics have no labels, so the labels stand in the name as `tag=.=value;.;`, from where the
+//! `stats_tags` of the bootstrap take them; Istio's proxies do the same.
+//! Every label comes from the configuration or from a closed set, never from a client's bytes, so the number
+//! of metrics is bounded. A metric is defined on its first event, because defining is what costs.
+
+use std::fmt::Write as _;
+
+use hashbrown::HashMap;
+use predictgate::exchange::IdentityResult;
+use predictgate::outcome::Code;
+use predictgate::policy::Policy;
+use predictgate::units::{ModelId, TargetId};
+use predictgate::verdict::Reason;
+
+use crate::host::{self, MetricKind};
+
+/// What may be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Metric {
+    Requests {
+        model: ModelId,
+        target: TargetId,
+        code: Code,
+    },
+    Rejected {
+        model: Option<ModelId>,
+        reason: Reason,
+    },
+    Identity(IdentityResult),
+    /// It was found out that the host runs no body callback while headers are held.
+    HostCannotHold,
+    Held,
+}
+
+/// The host's numbers of the metrics that exist.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    ids: HashMap<Metric, Option<u32>>,
+}
+
+impl Metrics {
+    pub fn add(&mut self, policy: &Policy, metric: Metric, offset: i64) {
+        if offset == 0 {
+            return;
+        }
+        let id = self
+            .ids
+            .entry(metric)
+            .or_insert_with(|| host::define_metric(kind(metric), &name(policy, metric)));
+        if let Some(id) = *id {
+            host::increment_metric(id, offset);
+        }
+    }
+}
+
+const fn kind(metric: Metric) -> MetricKind {
+    match metric {
+        Metric::Held => MetricKind::Gauge,
+        _ => MetricKind::Counter,
+    }
+}
+
+/// The label of what has no name, such as a model that is not configured.
+const NO_NAME: &str = "-";
+
+fn model_name(policy: &Policy, model: ModelId) -> &str {
+    policy.models.get(model.0 as usize).map_or(NO_NAME, |model| &model.name)
+}
+
+fn target_name(policy: &Policy, model: ModelId, target: TargetId) -> &str {
+    let model = policy.models.get(model.0 as usize);
+    model.and_then(|model| model.targets.get(usize::from(target.0))).map_or(NO_NAME, |target| &target.name)
+}
+
+fn name(policy: &Policy, metric: Metric) -> String {
+    match metric {
+        Metric::Requests { model, target, code } => {
+            let tags = [
+                ("model", model_name(policy, model)),
+                ("target", target_name(policy, model, target)),
+                ("code", &code_label(code)),
+            ];
+            tagged(&tags, "predictgate_requests")
+        }
+        Metric::Rejected { model, reason } => {
+            let model = model.map_or(NO_NAME, |model| model_name(policy, model));
+            tagged(&[("model", model), ("reason", reason.name())], "predictgate_rejected")
+        }
+        Metric::Identity(result) => tagged(&[("result", result.name())], "predictgate_identity"),
+        Metric::HostCannotHold => tagged(&[("result", "host_cannot_hold")], "predictgate_identity"),
+        Metric::Held => "predictgate_held".to_owned(),
+    }
+}
+
+fn code_label(code: Code) -> String {
+    match code {
+        Code::Grpc(status) => status.name().to_owned(),
+        Code::Http(status) => format!("http_{status}"),
+        Code::None => "none".to_owned(),
+    }
+}
+
+fn tagged(tags: &[(&str, &str)], name: &str) -> String {
+    let mut text = String::new();
+    for (tag, value) in tags {
+        text.extend([*tag, "=.="]);
+        for byte in value.bytes() {
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') {
+                text.push(char::from(byte));
+            } else {
+                _ = write!(text, "_{byte:02x}");
+            }
+        }
+        text.push_str(";.;");
+    }
+    text.push_str(name);
+    text
+}

@@ -1,0 +1,193 @@
+//! The root context: takes the configuration, and ends holds by the clock.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use hashbrown::HashMap;
+use predictgate::config;
+use predictgate::exchange::{Exchange, World};
+use predictgate::hold::{Holds, HostAbility, TICK};
+use predictgate::policy::Policy;
+use predictgate::verdict::Verdict;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{ContextType, LogLevel};
+
+use crate::host;
+use crate::http::{Http, Unconfigured};
+use crate::metrics::{Metric, Metrics};
+
+/// One configuration in one worker. An update makes a new root beside the old one, which goes on with its streams.
+#[derive(Default)]
+pub struct Root {
+    worker: Option<Rc<Worker>>,
+}
+
+/// What the streams of a root share.
+pub struct Worker {
+    policy: Policy,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    holds: Holds,
+    /// The requests that are held, so that the clock can end their holds.
+    held: HashMap<u32, Rc<RefCell<Exchange>>>,
+    metrics: Metrics,
+}
+
+impl Worker {
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Shows the request the world, and keeps account of its hold.
+    pub fn ask(
+        &self,
+        id: u32,
+        exchange: &Rc<RefCell<Exchange>>,
+        question: impl FnOnce(&mut Exchange, &mut World<'_>) -> Verdict,
+    ) -> Verdict {
+        let (Ok(mut state), Ok(mut asked)) = (self.state.try_borrow_mut(), exchange.try_borrow_mut()) else {
+            // The host calls one context at a time, so nothing can have borrowed them.
+            return Verdict::PASS;
+        };
+        let state = &mut *state;
+        let (held, host) = (state.holds.held(), state.holds.host());
+        let mut world = World { policy: &self.policy, holds: &mut state.holds, now: host::now() };
+        let verdict = question(&mut asked, &mut world);
+        if verdict == Verdict::Hold {
+            state.held.entry(id).or_insert_with(|| Rc::clone(exchange));
+        } else if held > 0 {
+            state.held.remove(&id);
+        }
+        state.count_held(&self.policy, held);
+        if host == HostAbility::Unproven && state.holds.host() == HostAbility::Incapable {
+            log::error!(
+                "this host runs no body callback while headers are held: set allow_on_headers_stop_iteration, \
+                 or identity.grpc to \"metadata\"; from now on requests are routed by their headers alone"
+            );
+            state.metrics.add(&self.policy, Metric::HostCannotHold, 1);
+        }
+        verdict
+    }
+
+    /// The stream is over.
+    pub fn end(&self, id: u32, exchange: &RefCell<Exchange>) {
+        let (Ok(mut state), Ok(mut exchange)) = (self.state.try_borrow_mut(), exchange.try_borrow_mut())
+        else {
+            return;
+        };
+        let held = state.holds.held();
+        exchange.end(&mut state.holds);
+        if held > 0 {
+            state.held.remove(&id);
+        }
+        state.count_held(&self.policy, held);
+    }
+
+    pub fn count(&self, metric: Metric) {
+        if let Ok(mut state) = self.state.try_borrow_mut() {
+            state.metrics.add(&self.policy, metric, 1);
+        }
+    }
+
+    /// Ends the holds whose deadline has come.
+    fn tick(&self) {
+        let expired: Vec<_> = {
+            let Ok(mut state) = self.state.try_borrow_mut() else {
+                return;
+            };
+            let held = state.holds.held();
+            let ids = state.holds.expire(host::now());
+            state.count_held(&self.policy, held);
+            ids.into_iter().filter_map(|id| Some((id, state.held.remove(&id)?))).collect()
+        };
+        for (id, exchange) in expired {
+            let verdict = self.ask(id, &exchange, Exchange::hold_expired);
+            if host::enter(id).is_err() {
+                continue;
+            }
+            let done = match verdict {
+                Verdict::Reply(reply) => {
+                    let protocol = exchange.try_borrow().map(|it| it.protocol());
+                    protocol
+                        .map_or(Ok(()), |protocol| host::reply(&reply.answer(protocol), reply.reason.name()))
+                }
+                Verdict::Forward(_) | Verdict::Hold => host::resume_request(),
+            };
+            if done.is_err() {
+                log::warn!("the host did not let a held request go on");
+            }
+        }
+    }
+}
+
+impl State {
+    /// All workers share the gauge, so each adds what changed.
+    fn count_held(&mut self, policy: &Policy, before: usize) {
+        let count = |held: usize| i64::try_from(held).unwrap_or(i64::MAX);
+        let change = count(self.holds.held()).saturating_sub(count(before));
+        self.metrics.add(policy, Metric::Held, change);
+    }
+}
+
+impl Context for Root {}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, _: usize) -> bool {
+        follow_log_level();
+        let text = host::plugin_configuration();
+        let accepted = match str::from_utf8(&text) {
+            Ok(text) => {
+                config::parse(text).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+            }
+            Err(error) => Err(vec![format!("the configuration is not UTF-8: {error}")]),
+        };
+        match accepted {
+            Ok(policy) => {
+                self.worker = Some(Rc::new(Worker { policy, state: RefCell::default() }));
+                host::set_tick_period(u32::try_from(TICK.as_millis()).unwrap_or(u32::MAX));
+                true
+            }
+            Err(errors) => {
+                let errors: Vec<String> = errors;
+                for error in &errors {
+                    log::error!("configuration: {error}");
+                }
+                log::error!("configuration: refused, errors: {}", errors.len());
+                false
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        follow_log_level();
+        if let Some(worker) = &self.worker {
+            worker.tick();
+        }
+    }
+
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(match &self.worker {
+            Some(worker) => Box::new(Http::new(context_id, Rc::clone(worker))),
+            None => Box::new(Unconfigured),
+        })
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+/// An operator may change Envoy's log level at any time.
+fn follow_log_level() {
+    proxy_wasm::set_log_level(match host::log_level() {
+        0 => LogLevel::Trace,
+        1 => LogLevel::Debug,
+        2 => LogLevel::Info,
+        3 => LogLevel::Warn,
+        4 => LogLevel::Error,
+        _ => LogLevel::Critical,
+    });
+}

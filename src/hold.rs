@@ -1,0 +1,143 @@
+//! Holds: requests whose headers wait for the first bytes of their body.
+//!
+//! Every hold ends: by the body, by the caller's leaving, or by its deadline. Their number is bounded.
+//!
+//! A host that was not told to run body callbacks while headers wait (Envoy's
+//! `allow_on_headers_stop_iteration`) would make every request wait for nothing, and nothing in the ABI
+//! shows it. So it is found out: a body callback during a hold proves the host capable; a hold that ended by
+//! its deadline and whose first body callback comes right after its release proves the contrary, because that
+//! host keeps the body back until then. A slow client's body comes at neither moment and proves nothing.
+
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use crate::units::Instant;
+
+/// The requests of one worker that are held.
+#[derive(Clone, Debug, Default)]
+pub struct Holds {
+    host: HostAbility,
+    deadlines: HashMap<u32, Instant>,
+}
+
+/// Whether the host runs body callbacks while headers wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostAbility {
+    #[default]
+    Unproven,
+    Capable,
+    Incapable,
+}
+
+/// The hold was refused: too many are held already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMany {
+    pub held: usize,
+}
+
+/// While it is not known whether holds make sense, only so many requests of a worker wait to find out.
+pub const MAX_HELD_UNPROVEN: u32 = 16;
+
+/// How often the host is asked to look for holds that have ended.
+pub const TICK: Duration = Duration::from_millis(100);
+
+impl Holds {
+    pub const fn host(&self) -> HostAbility {
+        self.host
+    }
+
+    pub fn held(&self) -> usize {
+        self.deadlines.len()
+    }
+
+    /// Holds the request `id` until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// Refuses when `most` are held, or fewer while the host's ability is not known.
+    pub fn admit(&mut self, id: u32, deadline: Instant, most: u32) -> Result<(), TooMany> {
+        let most = match self.host {
+            HostAbility::Unproven => most.min(MAX_HELD_UNPROVEN),
+            HostAbility::Capable | HostAbility::Incapable => most,
+        };
+        if self.deadlines.len() >= most as usize {
+            return Err(TooMany { held: self.deadlines.len() });
+        }
+        self.deadlines.insert(id, deadline);
+        Ok(())
+    }
+
+    /// Ends the hold of `id`, if it is held.
+    pub fn release(&mut self, id: u32) {
+        self.deadlines.remove(&id);
+    }
+
+    /// Ends the holds whose deadline has come, and names them.
+    pub fn expire(&mut self, now: Instant) -> Vec<u32> {
+        self.deadlines.extract_if(|_, deadline| *deadline <= now).map(|(id, _)| id).collect()
+    }
+
+    /// A body callback came during a hold.
+    pub fn prove_capable(&mut self) {
+        self.host = HostAbility::Capable;
+    }
+
+    /// The first body callback of a request came `after` its hold had ended by the deadline.
+    ///
+    /// True when this shows that the host cannot hold, which is concluded once.
+    pub fn conclude_incapable(&mut self, after: Duration) -> bool {
+        let shown = self.host == HostAbility::Unproven && after <= TICK;
+        if shown {
+            self.host = HostAbility::Incapable;
+        }
+        shown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::default().after(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn few_wait_to_find_out_and_more_once_it_is_known() {
+        let mut holds = Holds::default();
+        for id in 0..MAX_HELD_UNPROVEN {
+            assert_eq!(holds.admit(id, at(1), 1024), Ok(()));
+        }
+        assert_eq!(holds.admit(99, at(1), 1024), Err(TooMany { held: 16 }));
+        holds.prove_capable();
+        assert_eq!(holds.admit(99, at(1), 1024), Ok(()));
+        assert_eq!(holds.admit(100, at(1), 17), Err(TooMany { held: 17 }));
+    }
+
+    #[test]
+    fn a_hold_ends_once() {
+        let mut holds = Holds::default();
+        holds.admit(1, at(10), 8).unwrap();
+        holds.admit(2, at(20), 8).unwrap();
+        holds.admit(3, at(10), 8).unwrap();
+        holds.release(3);
+        assert!(holds.expire(at(9)).is_empty());
+        assert_eq!(holds.expire(at(10)), [1]);
+        assert!(holds.expire(at(10)).is_empty());
+        assert_eq!(holds.held(), 1);
+    }
+
+    #[test]
+    fn only_a_body_right_after_the_release_shows_an_incapable_host() {
+        let mut holds = Holds::default();
+        assert!(!holds.conclude_incapable(Duration::from_millis(101)));
+        assert_eq!(holds.host(), HostAbility::Unproven);
+        assert!(holds.conclude_incapable(Duration::from_millis(1)));
+        assert!(!holds.conclude_incapable(Duration::from_millis(1)));
+        let mut proven = Holds::default();
+        proven.prove_capable();
+        assert!(!proven.conclude_incapable(Duration::ZERO));
+        assert_eq!(proven.host(), HostAbility::Capable);
+    }
+}

@@ -1,0 +1,271 @@
+//! What became of a request, and whose fault it was.
+
+use std::time::Duration;
+
+use crate::verdict::GrpcStatus;
+
+/// How a stream ended, as the host shows it at the end.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are facts that do not depend on each other")]
+pub struct Ending<'a> {
+    /// The filter itself answered.
+    pub replied: bool,
+    pub grpc: bool,
+    /// `:status` of the response; none when no response came.
+    pub http_status: Option<u32>,
+    /// `grpc-status` from the trailers, or from the headers of a trailers-only response.
+    pub grpc_status: Option<u64>,
+    /// `grpc-message`, from where the status is.
+    pub grpc_message: &'a [u8],
+    /// Envoy's `response.flags`.
+    pub flags: u64,
+    /// Envoy's `response.code_details`.
+    pub details: &'a [u8],
+    /// The version or the label that the server was asked for came from the configuration, not from the caller.
+    pub chosen_by_configuration: bool,
+    /// The body was found malformed.
+    pub malformed: bool,
+    /// The caller's own `grpc-timeout`.
+    pub deadline: Option<Duration>,
+}
+
+/// A label for metrics, from a closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    Grpc(GrpcStatus),
+    /// A status between 100 and 599.
+    Http(u16),
+    /// No response, or one without a status.
+    None,
+}
+
+/// Who, or what, a response speaks for or against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Success,
+    /// The target failed.
+    Failure,
+    /// The target does not serve the version or label that the configuration asks it for.
+    NotServed,
+    /// The target has more to do than it can.
+    Overload,
+    /// It says nothing about the target: the caller's fault, the caller's leaving, the proxy's own answer.
+    Neutral,
+}
+
+/// Envoy's response flags (`StreamInfo::CoreResponseFlag`), as bits.
+mod flag {
+    pub const NO_HEALTHY_UPSTREAM: u64 = 1 << 1;
+    pub const UPSTREAM_REQUEST_TIMEOUT: u64 = 1 << 2;
+    pub const UPSTREAM_REMOTE_RESET: u64 = 1 << 4;
+    pub const UPSTREAM_CONNECTION_FAILURE: u64 = 1 << 5;
+    pub const UPSTREAM_CONNECTION_TERMINATION: u64 = 1 << 6;
+    pub const DOWNSTREAM_CONNECTION_TERMINATION: u64 = 1 << 14;
+    pub const DOWNSTREAM_REMOTE_RESET: u64 = 1 << 28;
+
+    pub const DOWNSTREAM: u64 = DOWNSTREAM_CONNECTION_TERMINATION | DOWNSTREAM_REMOTE_RESET;
+    pub const UPSTREAM: u64 = NO_HEALTHY_UPSTREAM
+        | UPSTREAM_REMOTE_RESET
+        | UPSTREAM_CONNECTION_FAILURE
+        | UPSTREAM_CONNECTION_TERMINATION;
+}
+
+/// A timeout speaks against the target only when the caller gave it so much time.
+const FAIR_DEADLINE: Duration = Duration::from_secs(1);
+
+/// What TensorFlow Serving says of a full batching queue (shared_batch_scheduler.h).
+const QUEUE_FULL: &[u8] = b"The batch scheduling queue to which this task was submitted is full";
+/// What gRPC itself says of a message above the server's limit.
+const MESSAGE_TOO_LARGE: &[u8] = b"Received message larger than max";
+/// What TensorFlow Serving says of a version that is not loaded (basic_manager.cc).
+const SERVABLE_NOT_FOUND: &[u8] = b"Servable not found";
+/// What TensorFlow Serving says of a label that is not configured (server_core.cc).
+const LABEL_NOT_FOUND: &[u8] = b"Unrecognized servable version label";
+
+impl Ending<'_> {
+    /// The caller's status, however it came.
+    pub fn code(&self) -> Code {
+        if self.grpc {
+            self.grpc_status.and_then(GrpcStatus::from_number).map_or(Code::None, Code::Grpc)
+        } else {
+            let status = self.http_status.and_then(|status| u16::try_from(status).ok());
+            status.filter(|status| (100..600).contains(status)).map_or(Code::None, Code::Http)
+        }
+    }
+
+    pub fn outcome(&self) -> Outcome {
+        if self.replied || self.flags & flag::DOWNSTREAM != 0 {
+            return Outcome::Neutral;
+        }
+        if self.flags & flag::UPSTREAM_REQUEST_TIMEOUT != 0 {
+            return self.timeout();
+        }
+        if self.flags & flag::UPSTREAM != 0 {
+            return Outcome::Failure;
+        }
+        if self.details != b"via_upstream" {
+            return Outcome::Neutral;
+        }
+        if self.grpc { self.grpc_outcome() } else { self.http_outcome() }
+    }
+
+    fn timeout(&self) -> Outcome {
+        if self.deadline.is_none_or(|deadline| deadline >= FAIR_DEADLINE) {
+            Outcome::Failure
+        } else {
+            Outcome::Neutral
+        }
+    }
+
+    fn grpc_outcome(&self) -> Outcome {
+        let says = |text: &[u8]| percent_decoded_starts_with(self.grpc_message, text);
+        match self.grpc_status.and_then(GrpcStatus::from_number) {
+            Some(GrpcStatus::Ok) => Outcome::Success,
+            Some(GrpcStatus::Unavailable) if says(QUEUE_FULL) => Outcome::Overload,
+            Some(GrpcStatus::Internal) if self.malformed => Outcome::Neutral,
+            Some(
+                GrpcStatus::Unavailable | GrpcStatus::Internal | GrpcStatus::Unknown | GrpcStatus::DataLoss,
+            )
+            | None => Outcome::Failure,
+            Some(GrpcStatus::DeadlineExceeded) => self.timeout(),
+            Some(GrpcStatus::ResourceExhausted) if says(MESSAGE_TOO_LARGE) => Outcome::Neutral,
+            Some(GrpcStatus::ResourceExhausted) => Outcome::Overload,
+            Some(GrpcStatus::NotFound) if self.chosen_by_configuration && says(SERVABLE_NOT_FOUND) => {
+                Outcome::NotServed
+            }
+            Some(GrpcStatus::InvalidArgument) if self.chosen_by_configuration && says(LABEL_NOT_FOUND) => {
+                Outcome::NotServed
+            }
+            Some(_) => Outcome::Neutral,
+        }
+    }
+
+    /// REST errors by the codes that TensorFlow Serving makes of its statuses; the text of a body is not read.
+    fn http_outcome(&self) -> Outcome {
+        match self.http_status {
+            Some(200..400) => Outcome::Success,
+            Some(500 | 502 | 503) | None => Outcome::Failure,
+            Some(504) => self.timeout(),
+            Some(429) => Outcome::Overload,
+            Some(_) => Outcome::Neutral,
+        }
+    }
+}
+
+/// gRPC percent-encodes `grpc-message`; none of the texts looked for holds a `%`.
+fn percent_decoded_starts_with(message: &[u8], text: &[u8]) -> bool {
+    let mut rest = message;
+    text.iter().all(|wanted| {
+        let (byte, after) = match rest {
+            [b'%', high, low, after @ ..] => {
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                let byte = digit(*high).zip(digit(*low)).map(|(high, low)| (high << 4) | low);
+                (byte.and_then(|byte| u8::try_from(byte).ok()), after)
+            }
+            [byte, after @ ..] => (Some(*byte), after),
+            [] => (None, rest),
+        };
+        rest = after;
+        byte == Some(*wanted)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: GrpcStatus, message: &str) -> Ending<'_> {
+        Ending {
+            grpc: true,
+            http_status: Some(200),
+            grpc_status: Some(status as u64),
+            grpc_message: message.as_bytes(),
+            details: b"via_upstream",
+            ..Ending::default()
+        }
+    }
+
+    #[track_caller]
+    fn check(ending: Ending<'_>, expected: Outcome) {
+        assert_eq!(ending.outcome(), expected, "{ending:?}");
+    }
+
+    #[test]
+    fn a_status_of_the_server_speaks_for_or_against_it() {
+        check(answer(GrpcStatus::Ok, ""), Outcome::Success);
+        for status in
+            [GrpcStatus::Unavailable, GrpcStatus::Internal, GrpcStatus::Unknown, GrpcStatus::DataLoss]
+        {
+            check(answer(status, "boom"), Outcome::Failure);
+        }
+        for status in [GrpcStatus::InvalidArgument, GrpcStatus::FailedPrecondition, GrpcStatus::Unimplemented]
+        {
+            check(answer(status, "Serving signature key \"x\" not found."), Outcome::Neutral);
+        }
+        check(Ending { grpc_status: None, ..answer(GrpcStatus::Ok, "") }, Outcome::Failure);
+        check(Ending { malformed: true, ..answer(GrpcStatus::Internal, "") }, Outcome::Neutral);
+    }
+
+    #[test]
+    fn overload_is_told_from_failure() {
+        check(answer(GrpcStatus::ResourceExhausted, "Run() timeout exceeded"), Outcome::Overload);
+        check(
+            answer(GrpcStatus::ResourceExhausted, "Received message larger than max (5 vs. 4)"),
+            Outcome::Neutral,
+        );
+        let full = "The batch scheduling queue to which this task was submitted is full; task size is 1";
+        check(answer(GrpcStatus::Unavailable, full), Outcome::Overload);
+    }
+
+    #[test]
+    fn a_version_that_is_not_served_counts_only_where_the_configuration_chose_it() {
+        for (status, message) in [
+            (GrpcStatus::NotFound, "Servable not found for request: Specific(resnet, 2)"),
+            (GrpcStatus::NotFound, "Servable%20not found for request: Latest(r%C3%A9snet)"),
+            (GrpcStatus::InvalidArgument, "Unrecognized servable version label: canary"),
+        ] {
+            check(answer(status, message), Outcome::Neutral);
+            check(Ending { chosen_by_configuration: true, ..answer(status, message) }, Outcome::NotServed);
+        }
+        check(
+            Ending { chosen_by_configuration: true, ..answer(GrpcStatus::NotFound, "row") },
+            Outcome::Neutral,
+        );
+    }
+
+    #[test]
+    fn a_timeout_counts_only_when_there_was_time() {
+        let timeout = answer(GrpcStatus::DeadlineExceeded, "");
+        check(timeout, Outcome::Failure);
+        check(Ending { deadline: Some(Duration::from_millis(999)), ..timeout }, Outcome::Neutral);
+        check(Ending { deadline: Some(Duration::from_secs(1)), ..timeout }, Outcome::Failure);
+        let route = Ending { flags: 4, details: b"response_timeout", ..answer(GrpcStatus::Unavailable, "") };
+        check(route, Outcome::Failure);
+        check(Ending { deadline: Some(Duration::from_millis(1)), ..route }, Outcome::Neutral);
+    }
+
+    #[test]
+    fn what_never_came_from_the_server_is_judged_by_the_flags() {
+        let local = |flags| Ending { flags, details: b"x", ..answer(GrpcStatus::Unavailable, "") };
+        for flags in [2, 16, 32, 64, 32768 | 16] {
+            check(local(flags), Outcome::Failure);
+        }
+        for flags in [0, 1 << 14, 1 << 28, 1 << 24, 1 << 16] {
+            check(local(flags), Outcome::Neutral);
+        }
+        check(Ending { replied: true, ..local(32) }, Outcome::Neutral);
+    }
+
+    #[test]
+    fn rest_answers_are_judged_by_their_code() {
+        let rest =
+            |status| Ending { http_status: Some(status), details: b"via_upstream", ..Ending::default() };
+        check(rest(200), Outcome::Success);
+        check(rest(500), Outcome::Failure);
+        check(rest(503), Outcome::Failure);
+        check(rest(404), Outcome::Neutral);
+        check(rest(429), Outcome::Overload);
+        assert_eq!(rest(404).code(), Code::Http(404));
+        assert_eq!(rest(999).code(), Code::None);
+    }
+}
