@@ -1,0 +1,11 @@
+//! Workers that share state, interleaved at every load and store by a seeded scheduler.
+//!
+//! A law is checked for many seeds. A seed that breaks it is printed, and `PREDICTGATE_SIMULATION_SEED`
+//! runs it alone; `PREDICTGATE_SIMULATION_RUNS` says how many seeds each test tries.
+
+// A simulation that meets what it did not expect stops at once.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+mod counters;
+mod explore;
+mod scheduler;
