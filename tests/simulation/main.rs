@@ -3,8 +3,13 @@
 //! A law is checked for many seeds. A seed that breaks it is printed, and `PREDICTGATE_SIMULATION_SEED`
 //! runs it alone; `PREDICTGATE_SIMULATION_RUNS` says how many seeds each test tries.
 
-// A simulation that meets what it did not expect stops at once.
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may stop where it stands"
+)]
 
 mod counters;
 mod explore;

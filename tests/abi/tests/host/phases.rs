@@ -40,10 +40,8 @@ const REPLY: &str =
 
 #[test]
 fn a_local_reply_ends_the_request_and_passes_the_filters_own_response_callback() {
-    let response = format!(
-        r#"(func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
-            (call $report (call $mark (i32.const 2))) (i32.const 0))"#
-    );
+    let response = r#"(func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
+            (call $report (call $mark (i32.const 2))) (i32.const 0))"#;
     let body = on_body(&format!("{REPLY} (i32.const 0)"));
     let worker = worker(&format!("{} {body} {response}", on_headers("(i32.const 1)")));
     let stream = worker.stream();
