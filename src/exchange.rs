@@ -373,9 +373,10 @@ impl Exchange {
         ends: bool,
     ) -> Verdict {
         let peek = body.length.min(world.policy.identity.max_peek_bytes as usize);
-        if let Err(malformed) = follow(&mut pending.scanner, body, read, peek) {
-            return self.malformed(malformed);
-        }
+        let gone = match follow(&mut pending.scanner, body, read, peek) {
+            Ok(gone) => gone,
+            Err(malformed) => return self.malformed(malformed),
+        };
         match pending.scanner.progress() {
             Progress::Reading if ends => match pending.scanner.end() {
                 Ok(()) => self.unknown(world.policy, "the call has no message"),
@@ -388,7 +389,7 @@ impl Exchange {
                 Verdict::Hold
             }
             Progress::Reading => self.unknown(world.policy, "no model within the first bytes of the message"),
-            _ => self.by_body(world, pending, body, peek, ends),
+            _ => self.by_body(world, pending, body, gone, ends),
         }
     }
 
@@ -399,9 +400,11 @@ impl Exchange {
         body: &mut Body<'_>,
         ends: bool,
     ) -> Verdict {
-        if let Err(malformed) = follow(&mut pending.scanner, body, 0, body.length) {
-            return self.malformed(malformed);
-        }
+        let length = body.length;
+        let gone = match follow(&mut pending.scanner, body, 0, length) {
+            Ok(gone) => gone,
+            Err(malformed) => return self.malformed(malformed),
+        };
         let verdict = match pending.scanner.progress() {
             Progress::Reading if ends => match pending.scanner.end() {
                 Ok(()) => self.unknown(world.policy, "the call has no message"),
@@ -411,10 +414,7 @@ impl Exchange {
                 self.stage = Stage::Late(pending);
                 Verdict::PASS
             }
-            _ => {
-                let length = body.length;
-                self.by_body(world, pending, body, length, ends)
-            }
+            _ => self.by_body(world, pending, body, gone, ends),
         };
         // The headers have gone on, so that no target can be chosen any more; a refusal still can.
         if let (Verdict::Forward(_), Some(decision)) = (&verdict, &mut self.decision) {
@@ -426,7 +426,7 @@ impl Exchange {
         }
     }
 
-    /// The scanner has read as much of the body as `from` and knows the identity, or that there is none.
+    /// The scanner has gone as far as `from` and knows the identity, or that there is none.
     fn by_body(
         &mut self,
         world: &mut World<'_>,
@@ -460,8 +460,9 @@ impl Exchange {
         from: usize,
         ends: bool,
     ) -> Verdict {
-        let read = follow(&mut scanner, body, from, body.length);
-        if let Err(malformed) = read.and_then(|()| if ends { scanner.end() } else { Ok(()) }) {
+        let length = body.length;
+        let read = follow(&mut scanner, body, from, length);
+        if let Err(malformed) = read.and_then(|_| if ends { scanner.end() } else { Ok(()) }) {
             return self.malformed(malformed);
         }
         if scanner.contradicted() {
@@ -646,9 +647,11 @@ fn unreadable(scanner: &Scanner) -> Option<&'static str> {
     }
 }
 
-/// Lets the scanner see the body from one offset to another.
-fn follow(scanner: &mut Scanner, body: &mut Body<'_>, from: usize, to: usize) -> Result<(), Malformed> {
-    scanner.follow(to.saturating_sub(from), |at, most| (body.read)(from.saturating_add(at), most))
+/// Lets the scanner see the body from one offset to another, and says how far it went.
+fn follow(scanner: &mut Scanner, body: &mut Body<'_>, from: usize, to: usize) -> Result<usize, Malformed> {
+    let length = to.saturating_sub(from);
+    let gone = scanner.follow(length, |at, most| (body.read)(from.saturating_add(at), most))?;
+    Ok(from.saturating_add(gone))
 }
 
 /// What a caller asks for, as the decision header has it.

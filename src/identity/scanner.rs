@@ -250,7 +250,8 @@ impl Scanner {
         }
     }
 
-    /// Goes over `length` more bytes of the body, of which it asks `read` only for those that matter.
+    /// Goes over `length` more bytes of the body, of which it asks `read` only for those that matter,
+    /// and says how many it went over: fewer when the identity has just settled, as [`Scanner::feed`] does.
     ///
     /// `read(offset, most)` gives at most so many of those bytes, and at least one.
     ///
@@ -261,56 +262,65 @@ impl Scanner {
         &mut self,
         length: usize,
         mut read: impl FnMut(usize, usize) -> Option<B>,
-    ) -> Result<(), Malformed> {
+    ) -> Result<usize, Malformed> {
         // The fields around a model_spec fit; more would copy content for nothing.
         const WINDOW: usize = 256;
         let mut at = 0_usize;
         while at < length {
             let left = length.saturating_sub(at);
             let skip = usize::try_from(self.skippable()).unwrap_or(usize::MAX).min(left);
-            let gone = if skip > 0 {
+            if skip > 0 {
                 self.advance(skip)?;
-                skip
-            } else {
-                let bytes = read(at, left.min(WINDOW)).ok_or(Malformed::Truncated)?;
-                let bytes = bytes.as_ref();
-                if bytes.is_empty() {
-                    return Err(Malformed::Truncated);
-                }
-                self.feed(bytes)?;
-                bytes.len()
-            };
+                at = at.saturating_add(skip);
+                continue;
+            }
+            let bytes = read(at, left.min(WINDOW)).ok_or(Malformed::Truncated)?;
+            let bytes = bytes.as_ref();
+            let gone = self.feed(bytes)?;
             at = at.saturating_add(gone);
+            if gone < bytes.len() {
+                break;
+            }
+            if gone == 0 {
+                return Err(Malformed::Truncated);
+            }
         }
-        Ok(())
+        Ok(at)
     }
 
-    /// Reads the next bytes of the body.
+    /// Reads the next bytes of the body and says how many it read: all of them, unless the identity has just
+    /// settled and is not pinned. So a decision never depends on how the body was cut into pieces.
     ///
     /// # Errors
     ///
     /// The first thing that the server would refuse.
-    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Malformed> {
-        while let Some((&byte, rest)) = bytes.split_first() {
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+        let mut rest = bytes;
+        while let Some((&byte, after)) = rest.split_first() {
+            let before = self.progress;
             let run = match self.state {
                 State::Skip { left } | State::Text { left, .. } => left,
-                State::Opaque => return Ok(()),
+                State::Opaque => return Ok(bytes.len()),
                 _ => 0,
             };
             if run == 0 {
                 self.take(byte)?;
-                bytes = rest;
+                rest = after;
             } else {
-                let run = usize::try_from(run).unwrap_or(usize::MAX).min(bytes.len());
-                let (content, rest) = bytes.split_at_checked(run).unwrap_or((bytes, &[]));
+                let run = usize::try_from(run).unwrap_or(usize::MAX).min(rest.len());
+                let (content, after) = rest.split_at_checked(run).unwrap_or((rest, &[]));
                 if matches!(self.state, State::Text { .. }) {
                     self.text.extend_from_slice(content);
                 }
                 self.advance(run)?;
-                bytes = rest;
+                rest = after;
+            }
+            let settled = before == Progress::Reading && self.progress == Progress::Settled;
+            if settled && matches!(self.pinned, Pinned::No) {
+                break;
             }
         }
-        Ok(())
+        Ok(bytes.len().saturating_sub(rest.len()))
     }
 
     /// The body has ended.
