@@ -1,0 +1,55 @@
+//! What the documents say is so: their examples are accepted, and the files that they name are there.
+
+use std::fs;
+use std::path::Path;
+
+use predictgate::config;
+
+const DOCUMENTS: [&str; 4] =
+    ["README.md", "docs/ARCHITECTURE.md", "istio/README.md", "envoy/quickstart/README.md"];
+
+fn read(document: &str) -> String {
+    let path = root().join(document);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The texts between fences that are opened as `language`.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let opening = format!("```{language}\n");
+    text.split(&opening).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+#[test]
+fn every_configuration_in_the_readme_is_accepted() {
+    let text = read("README.md");
+    let configurations: Vec<_> =
+        blocks(&text, "json").into_iter().filter(|block| block.contains("\"models\"")).collect();
+    assert!(!configurations.is_empty(), "no configuration in the README");
+    for configuration in configurations {
+        if let Err(errors) = config::parse(configuration) {
+            panic!("{configuration}\n{errors:#?}");
+        }
+    }
+}
+
+/// Links to files and paths in the tables' first column.
+#[test]
+fn every_file_that_a_document_names_is_there() {
+    for document in DOCUMENTS {
+        let text = read(document);
+        let folder = root().join(document).parent().unwrap().to_owned();
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://")) {
+            let file = link.split('#').next().unwrap();
+            assert!(folder.join(file).exists(), "{document} links to {link}");
+        }
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        for path in rows.filter(|name| name.contains('/') && !name.contains(' ')) {
+            assert!(root().join(path).exists(), "{document} names {path}");
+        }
+    }
+}
