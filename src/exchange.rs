@@ -372,25 +372,22 @@ impl Exchange {
         body: &mut Body<'_>,
         ends: bool,
     ) -> Verdict {
-        let peek = body.length.min(world.policy.identity.max_peek_bytes as usize);
-        let gone = match follow(&mut pending.scanner, body, read, peek) {
+        let most = world.policy.identity.max_peek_bytes as usize;
+        let gone = match follow(&mut pending.scanner, body, read, body.length.min(most)) {
             Ok(gone) => gone,
             Err(malformed) => return self.malformed(malformed),
         };
-        match pending.scanner.progress() {
-            Progress::Reading if ends => match pending.scanner.end() {
-                Ok(()) => self.unknown(world.policy, "the call has no message"),
-                Err(malformed) => self.malformed(malformed),
-            },
-            Progress::Reading
-                if body.length <= peek && peek < world.policy.identity.max_peek_bytes as usize =>
-            {
-                self.stage = Stage::Held { pending, read: peek };
-                Verdict::Hold
-            }
-            Progress::Reading => self.unknown(world.policy, "no model within the first bytes of the message"),
-            _ => self.by_body(world, pending, body, gone, ends),
+        if pending.scanner.progress() != Progress::Reading {
+            return self.by_body(world, pending, body, gone, ends);
         }
+        if gone >= most {
+            return self.unknown(world.policy, "no model within the first bytes of the message");
+        }
+        if ends {
+            return self.without_identity(world.policy, &pending.scanner);
+        }
+        self.stage = Stage::Held { pending, read: gone };
+        Verdict::Hold
     }
 
     fn late_body(
@@ -405,16 +402,13 @@ impl Exchange {
             Ok(gone) => gone,
             Err(malformed) => return self.malformed(malformed),
         };
-        let verdict = match pending.scanner.progress() {
-            Progress::Reading if ends => match pending.scanner.end() {
-                Ok(()) => self.unknown(world.policy, "the call has no message"),
-                Err(malformed) => self.malformed(malformed),
-            },
-            Progress::Reading => {
-                self.stage = Stage::Late(pending);
-                Verdict::PASS
-            }
-            _ => self.by_body(world, pending, body, gone, ends),
+        let verdict = if pending.scanner.progress() != Progress::Reading {
+            self.by_body(world, pending, body, gone, ends)
+        } else if ends {
+            self.without_identity(world.policy, &pending.scanner)
+        } else {
+            self.stage = Stage::Late(pending);
+            Verdict::PASS
         };
         // The headers have gone on, so that no target can be chosen any more; a refusal still can.
         if let (Verdict::Forward(_), Some(decision)) = (&verdict, &mut self.decision) {
@@ -423,6 +417,14 @@ impl Exchange {
         match verdict {
             Verdict::Forward(_) => Verdict::PASS,
             verdict => verdict,
+        }
+    }
+
+    /// The body has ended before the identity was known.
+    fn without_identity(&mut self, policy: &Policy, scanner: &Scanner) -> Verdict {
+        match scanner.end() {
+            Ok(()) => self.unknown(policy, "the call has no message"),
+            Err(malformed) => self.malformed(malformed),
         }
     }
 
