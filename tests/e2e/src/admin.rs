@@ -4,11 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::TokioIo;
+use model_server::client::rest;
 use serde_json::Value;
-use tokio::net::TcpStream;
 
 /// The address of one Envoy's administration interface.
 #[derive(Clone, Copy, Debug)]
@@ -21,14 +18,15 @@ impl Admin {
     ///
     /// When there is no answer, or one other than 200.
     pub async fn get(self, path: &str) -> Result<String> {
-        let (status, text) = self.ask(path).await?;
-        ensure!(status == 200, "Envoy answers {status} to {path}: {text}");
+        let answer = rest::get(self.addr, path).await?;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        ensure!(answer.status == 200, "Envoy answers {} to {path}: {text}", answer.status);
         Ok(text)
     }
 
     /// True when Envoy says that it serves. No connection, or another answer, is no error: it may be starting.
     pub async fn is_ready(self) -> bool {
-        matches!(self.ask("/ready").await, Ok((200, _)))
+        rest::get(self.addr, "/ready").await.is_ok_and(|answer| answer.status == 200)
     }
 
     /// # Errors
@@ -89,18 +87,6 @@ impl Admin {
         let hosts = hosts.map_or(&[][..], Vec::as_slice);
         let failed = |host: &&Value| host["health_status"]["failed_active_health_check"] == true;
         Ok((hosts.len() - hosts.iter().filter(failed).count(), hosts.len()))
-    }
-
-    async fn ask(self, path: &str) -> Result<(u16, String)> {
-        let stream = TcpStream::connect(self.addr).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let connection = tokio::spawn(connection);
-        let request = http::Request::get(path).header("host", "admin").body(Empty::<Bytes>::new())?;
-        let response = sender.send_request(request).await?;
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await?.to_bytes();
-        connection.abort();
-        Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 }
 

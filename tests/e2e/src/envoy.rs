@@ -59,9 +59,9 @@ impl Envoy {
         // Several Envoys run at once here, and none is ever restarted hot.
         command.arg("--disable-hot-restart");
         command.args(["--file-flush-interval-msec", "20"]);
-        if let Some(levels) = &files.log {
-            command.args(["--component-log-level", levels]);
-        }
+        // At `info` the component `main` begins every log with the list of all extensions.
+        let levels = files.log.as_ref().map_or(String::new(), |levels| format!(",{levels}"));
+        command.args(["--component-log-level", &format!("main:warning{levels}")]);
         command.stdin(Stdio::null());
         command.stdout(File::create(directory.join(ACCESS_LOG))?);
         command.stderr(File::create(directory.join(LOG))?);

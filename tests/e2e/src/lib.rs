@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod envoy;
 pub mod plugin;
+pub mod pools;
 pub mod process;
 pub mod scenario;
 pub mod tensorflow;
@@ -13,4 +14,5 @@ pub mod tools;
 pub mod wait;
 
 pub use envoy::{Envoy, Update};
+pub use pools::Pools;
 pub use scenario::Scenario;

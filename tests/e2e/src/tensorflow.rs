@@ -182,6 +182,7 @@ pub struct Answer {
     /// The name of the gRPC code: `OK`, `NOT_FOUND`.
     pub code: String,
     pub details: String,
+    pub headers: BTreeMap<String, String>,
     pub trailers: BTreeMap<String, String>,
     /// The model and the version that the server says have answered.
     pub model: String,

@@ -4,14 +4,17 @@
 //! tell who computed it, and each server counts what it executes.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
+use anyhow::Result;
+use libtest_mimic::{Arguments, Trial};
 use predictgate_e2e::tensorflow::{Answer, Client, ErrorInfo, TensorFlow, rest};
 use predictgate_e2e::{Envoy, Scenario};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-/// All tests share it, one at a time: TensorFlow takes long to start, and counts must not mix.
+/// What the tests share, one at a time: TensorFlow takes long to start, and counts must not mix.
 struct Stage {
     servers: TensorFlow,
     /// Where Envoy listens.
@@ -23,30 +26,55 @@ struct Stage {
     _runtime: Runtime,
 }
 
-fn stage() -> MutexGuard<'static, Stage> {
-    static STAGE: OnceLock<Mutex<Stage>> = OnceLock::new();
-    STAGE.get_or_init(|| Mutex::new(Stage::set_up())).lock().unwrap_or_else(PoisonError::into_inner)
+static STAGE: Mutex<Option<Stage>> = Mutex::new(None);
+
+/// The usual harness has no place for the end of what the tests share.
+fn main() -> Result<ExitCode> {
+    macro_rules! trials {
+        ($($test:ident),* $(,)?) => {
+            vec![$(Trial::test(stringify!($test), || {
+                let mut stage = STAGE.lock().unwrap_or_else(PoisonError::into_inner);
+                $test(stage.as_mut().unwrap());
+                Ok(())
+            })),*]
+        };
+    }
+    let trials = trials![
+        predict_is_answered_by_the_version_that_it_asks_for,
+        predict_that_asks_for_no_version_is_answered_by_the_stable_pool,
+        a_hundred_calls_are_executed_once_each_where_they_belong,
+        classify_and_regress_go_where_predict_goes,
+        status_and_metadata_are_those_of_the_version_that_is_asked_for,
+        a_tensor_of_4_mib_arrives_and_comes_back_unchanged,
+        what_the_server_refuses_reaches_the_client_unchanged,
+        a_model_that_is_not_configured_reaches_no_server,
+        a_request_without_a_model_reaches_no_server,
+        a_gzip_message_is_refused_with_a_reason,
+        an_administrative_call_reaches_no_server,
+        a_client_cannot_name_the_cluster_itself,
+        a_client_that_asks_is_told_the_decision,
+        rest_predict_is_answered_by_the_version_in_the_path,
+        rest_status_is_that_of_the_version_in_the_path,
+        rest_errors_are_json_whoever_refuses,
+    ];
+    let arguments = Arguments::from_args();
+    let set_stage = |stage| *STAGE.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    if !arguments.list {
+        set_stage(Some(Stage::set_up()?));
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    set_stage(None);
+    Ok(conclusion.exit_code())
 }
 
 impl Stage {
-    fn set_up() -> Self {
-        let servers = TensorFlow::start().unwrap();
-        let runtime = Runtime::new().unwrap();
-        let scenario = Scenario::quickstart().unwrap().host("tfs-v1", servers.v1.grpc, servers.v1.rest).host(
-            "tfs-v2",
-            servers.v2.grpc,
-            servers.v2.rest,
-        );
-        let envoy = runtime.block_on(async {
-            let envoy = scenario.start().await.unwrap();
-            for cluster in ["tfs-v1", "tfs-v2", "tfs-v1-rest", "tfs-v2-rest"] {
-                envoy.wait_for_healthy(cluster, 1).await.unwrap();
-            }
-            envoy
-        });
-        let client = Client::start(envoy.addr).unwrap();
-        let direct = Client::start(servers.v1.grpc).unwrap();
-        Self { servers, addr: envoy.addr, client, direct, _envoy: envoy, _runtime: runtime }
+    fn set_up() -> Result<Self> {
+        let servers = TensorFlow::start()?;
+        let runtime = Runtime::new()?;
+        let envoy = runtime.block_on(start_envoy(&servers))?;
+        let client = Client::start(envoy.addr)?;
+        let direct = Client::start(servers.v1.grpc)?;
+        Ok(Self { servers, addr: envoy.addr, client, direct, _envoy: envoy, _runtime: runtime })
     }
 
     /// Makes a call through Envoy, and says how many the servers of version 1 and of version 2 executed.
@@ -74,38 +102,44 @@ impl Stage {
     }
 }
 
+async fn start_envoy(servers: &TensorFlow) -> Result<Envoy> {
+    let scenario = Scenario::quickstart()?;
+    let scenario = scenario.host("tfs-v1", servers.v1.grpc, servers.v1.rest);
+    let envoy = scenario.host("tfs-v2", servers.v2.grpc, servers.v2.rest).start().await?;
+    for cluster in ["tfs-v1", "tfs-v2", "tfs-v1-rest", "tfs-v2-rest"] {
+        envoy.wait_for_healthy(cluster, 1).await?;
+    }
+    Ok(envoy)
+}
+
 const BY_V1: [u64; 2] = [1, 0];
 const BY_V2: [u64; 2] = [0, 1];
 const BY_NONE: [u64; 2] = [0, 0];
 
 #[track_caller]
-fn check_predict(asked: Value, version: &str, executed: [u64; 2], values: [f64; 3]) {
+fn check_predict(stage: &mut Stage, asked: Value, version: &str, executed: [u64; 2], values: [f64; 3]) {
     let mut request = json!({ "model": "resnet", "values": [1, 2, 5] });
     request.as_object_mut().unwrap().extend(asked.as_object().unwrap().clone());
-    let (answer, by) = stage().call(&request);
+    let (answer, by) = stage.call(&request);
     assert_eq!((answer.code.as_str(), answer.details.as_str()), ("OK", ""), "{request}");
     assert_eq!(answer.values, values, "{request}");
     assert_eq!((answer.model.as_str(), answer.version.as_str()), ("resnet", version), "{request}");
     assert_eq!(by, executed, "{request}");
 }
 
-#[test]
-fn predict_is_answered_by_the_version_that_it_asks_for() {
-    check_predict(json!({ "version": 1 }), "1", BY_V1, [2.5, 3.0, 4.5]);
-    check_predict(json!({ "version": 2 }), "2", BY_V2, [3.5, 4.0, 5.5]);
-    check_predict(json!({ "label": "stable" }), "1", BY_V1, [2.5, 3.0, 4.5]);
-    check_predict(json!({ "label": "canary" }), "2", BY_V2, [3.5, 4.0, 5.5]);
+fn predict_is_answered_by_the_version_that_it_asks_for(stage: &mut Stage) {
+    check_predict(stage, json!({ "version": 1 }), "1", BY_V1, [2.5, 3.0, 4.5]);
+    check_predict(stage, json!({ "version": 2 }), "2", BY_V2, [3.5, 4.0, 5.5]);
+    check_predict(stage, json!({ "label": "stable" }), "1", BY_V1, [2.5, 3.0, 4.5]);
+    check_predict(stage, json!({ "label": "canary" }), "2", BY_V2, [3.5, 4.0, 5.5]);
 }
 
-#[test]
-fn predict_that_asks_for_no_version_is_answered_by_the_stable_pool() {
-    check_predict(json!({}), "1", BY_V1, [2.5, 3.0, 4.5]);
-    check_predict(json!({ "signature": "serving_default" }), "1", BY_V1, [2.5, 3.0, 4.5]);
+fn predict_that_asks_for_no_version_is_answered_by_the_stable_pool(stage: &mut Stage) {
+    check_predict(stage, json!({}), "1", BY_V1, [2.5, 3.0, 4.5]);
+    check_predict(stage, json!({ "signature": "serving_default" }), "1", BY_V1, [2.5, 3.0, 4.5]);
 }
 
-#[test]
-fn a_hundred_calls_are_executed_once_each_where_they_belong() {
-    let mut stage = stage();
+fn a_hundred_calls_are_executed_once_each_where_they_belong(stage: &mut Stage) {
     let before = stage.executed();
     for call in 0..100 {
         let version = if call % 4 == 0 { 2 } else { 1 };
@@ -117,17 +151,14 @@ fn a_hundred_calls_are_executed_once_each_where_they_belong() {
     assert_eq!([after[0] - before[0], after[1] - before[1]], [75, 25]);
 }
 
-#[test]
-fn classify_and_regress_go_where_predict_goes() {
+fn classify_and_regress_go_where_predict_goes(stage: &mut Stage) {
     let regress = json!({ "method": "Regress", "signature": "regress_x_to_y" });
-    check_predict(regress, "1", BY_V1, [2.5, 3.0, 4.5]);
+    check_predict(stage, regress, "1", BY_V1, [2.5, 3.0, 4.5]);
     let classify = json!({ "method": "Classify", "signature": "classify_x_to_y", "label": "canary" });
-    check_predict(classify, "2", BY_V2, [3.5, 4.0, 5.5]);
+    check_predict(stage, classify, "2", BY_V2, [3.5, 4.0, 5.5]);
 }
 
-#[test]
-fn status_and_metadata_are_those_of_the_version_that_is_asked_for() {
-    let mut stage = stage();
+fn status_and_metadata_are_those_of_the_version_that_is_asked_for(stage: &mut Stage) {
     for (asked, version) in [(1, "1"), (2, "2")] {
         let call = json!({ "method": "GetModelStatus", "model": "resnet", "version": asked });
         assert_eq!(stage.call(&call).0.versions, [version]);
@@ -136,10 +167,8 @@ fn status_and_metadata_are_those_of_the_version_that_is_asked_for() {
     }
 }
 
-#[test]
-fn a_tensor_of_4_mib_arrives_and_comes_back_unchanged() {
+fn a_tensor_of_4_mib_arrives_and_comes_back_unchanged(stage: &mut Stage) {
     const COUNT: u32 = 1 << 20;
-    let mut stage = stage();
     let (answer, by) = stage.call(&json!({ "model": "resnet", "version": 2, "count": COUNT }));
     assert_eq!((answer.code.as_str(), answer.details.as_str(), by), ("OK", "", BY_V2));
 
@@ -156,8 +185,7 @@ fn a_tensor_of_4_mib_arrives_and_comes_back_unchanged() {
 
 /// What the server refuses reaches the client as if there were no Envoy.
 #[track_caller]
-fn check_refused_by_server(request: Value, code: &str, details: &str) {
-    let mut stage = stage();
+fn check_refused_by_server(stage: &mut Stage, request: Value, code: &str, details: &str) {
     let (answer, by) = stage.call(&request);
     let direct = stage.direct.call(&request).unwrap();
     assert_eq!((direct.code.as_str(), direct.details.as_str()), (code, details), "direct, {request}");
@@ -165,24 +193,27 @@ fn check_refused_by_server(request: Value, code: &str, details: &str) {
     assert_eq!((answer.error_info, by), (None, BY_NONE), "{request}");
 }
 
-#[test]
-fn what_the_server_refuses_reaches_the_client_unchanged() {
+fn what_the_server_refuses_reaches_the_client_unchanged(stage: &mut Stage) {
     check_refused_by_server(
+        stage,
         json!({ "model": "resnet", "version": 3, "values": [1] }),
         "NOT_FOUND",
         "Servable not found for request: Specific(resnet, 3)",
     );
     check_refused_by_server(
+        stage,
         json!({ "model": "resnet", "label": "nightly", "values": [1] }),
         "INVALID_ARGUMENT",
         "Unrecognized servable version label: nightly",
     );
     check_refused_by_server(
+        stage,
         json!({ "model": "resnet", "signature": "softmax", "values": [1] }),
         "FAILED_PRECONDITION",
         "Serving signature key \"softmax\" not found.",
     );
     check_refused_by_server(
+        stage,
         json!({ "method": "GetModelStatus", "model": "resnet", "version": 3 }),
         "NOT_FOUND",
         "Could not find version 3 of model resnet",
@@ -190,8 +221,8 @@ fn what_the_server_refuses_reaches_the_client_unchanged() {
 }
 
 #[track_caller]
-fn check_refused_by_filter(request: Value, code: &str, reason: &str) {
-    let (answer, by) = stage().call(&request);
+fn check_refused_by_filter(stage: &mut Stage, request: Value, code: &str, reason: &str) {
+    let (answer, by) = stage.call(&request);
     assert_eq!(answer.code, code, "{request}: {}", answer.details);
     assert_eq!(
         answer.error_info,
@@ -203,29 +234,50 @@ fn check_refused_by_filter(request: Value, code: &str, reason: &str) {
     assert_eq!(by, BY_NONE, "{request}");
 }
 
-#[test]
-fn a_model_that_is_not_configured_reaches_no_server() {
+fn a_model_that_is_not_configured_reaches_no_server(stage: &mut Stage) {
     let request = json!({ "model": "bert", "values": [1] });
-    check_refused_by_filter(request, "NOT_FOUND", "model_not_configured");
+    check_refused_by_filter(stage, request, "NOT_FOUND", "model_not_configured");
 }
 
-#[test]
-fn a_request_without_a_model_reaches_no_server() {
-    check_refused_by_filter(json!({ "values": [1] }), "INVALID_ARGUMENT", "identity_not_found");
-    check_refused_by_filter(json!({ "version": 2 }), "INVALID_ARGUMENT", "identity_not_found");
+fn a_request_without_a_model_reaches_no_server(stage: &mut Stage) {
+    check_refused_by_filter(stage, json!({ "values": [1] }), "INVALID_ARGUMENT", "identity_not_found");
+    check_refused_by_filter(stage, json!({ "version": 2 }), "INVALID_ARGUMENT", "identity_not_found");
 }
 
-#[test]
-fn a_gzip_message_is_refused_with_a_reason() {
+fn a_gzip_message_is_refused_with_a_reason(stage: &mut Stage) {
     // gRPC sends what compression would make longer as it is, so the message is long and uniform.
     let values = vec![0; 1000];
     let request = json!({ "model": "resnet", "version": 2, "values": values, "gzip": true });
-    check_refused_by_filter(request, "INVALID_ARGUMENT", "identity_not_found");
+    check_refused_by_filter(stage, request, "INVALID_ARGUMENT", "identity_not_found");
 }
 
-#[test]
-fn rest_predict_is_answered_by_the_version_in_the_path() {
-    let stage = stage();
+fn an_administrative_call_reaches_no_server(stage: &mut Stage) {
+    let request = json!({ "method": "HandleReloadConfigRequest" });
+    // A server that it did reach would answer UNIMPLEMENTED.
+    assert_eq!(stage.direct.call(&request).unwrap().code, "UNIMPLEMENTED");
+    check_refused_by_filter(stage, request, "PERMISSION_DENIED", "admin_method_refused");
+}
+
+fn a_client_cannot_name_the_cluster_itself(stage: &mut Stage) {
+    let spoofed =
+        json!({ "x-predictgate-cluster": "tfs-v2", "x-predictgate-target": "v2", "x-model-pool": "v2" });
+    let version_1 = json!({ "version": 1, "metadata": spoofed });
+    check_predict(stage, version_1, "1", BY_V1, [2.5, 3.0, 4.5]);
+    check_predict(stage, json!({ "metadata": spoofed }), "1", BY_V1, [2.5, 3.0, 4.5]);
+}
+
+fn a_client_that_asks_is_told_the_decision(stage: &mut Stage) {
+    let asks = json!({ "x-predictgate-explain": "1" });
+    let request = json!({ "model": "resnet", "label": "canary", "values": [1], "metadata": asks });
+    let (answer, _) = stage.call(&request);
+    let decision = answer.headers.get("x-predictgate-decision").map(String::as_str);
+    assert_eq!(decision, Some("model=resnet;asked=label.canary;route=3;target=v2;reason=split"));
+
+    let (answer, _) = stage.call(&json!({ "model": "resnet", "values": [1] }));
+    assert_eq!(answer.headers.get("x-predictgate-decision"), None);
+}
+
+fn rest_predict_is_answered_by_the_version_in_the_path(stage: &mut Stage) {
     for (path, offset, executed) in [
         ("/v1/models/resnet/versions/1:predict", 2.0, BY_V1),
         ("/v1/models/resnet/versions/2:predict", 3.0, BY_V2),
@@ -241,17 +293,14 @@ fn rest_predict_is_answered_by_the_version_in_the_path() {
     }
 }
 
-#[test]
-fn rest_status_is_that_of_the_version_in_the_path() {
-    let (status, body, _) = stage().rest("GET", "/v1/models/resnet/versions/2", "");
+fn rest_status_is_that_of_the_version_in_the_path(stage: &mut Stage) {
+    let (status, body, _) = stage.rest("GET", "/v1/models/resnet/versions/2", "");
     assert_eq!(status, 200);
     assert_eq!(body["model_version_status"][0]["version"], "2");
     assert_eq!(body["model_version_status"][0]["state"], "AVAILABLE");
 }
 
-#[test]
-fn rest_errors_are_json_whoever_refuses() {
-    let stage = stage();
+fn rest_errors_are_json_whoever_refuses(stage: &mut Stage) {
     let rows = r#"{"instances": [1.0]}"#;
     let (status, body, by) = stage.rest("POST", "/v1/models/resnet/versions/3:predict", rows);
     let error = json!({ "error": "Servable not found for request: Specific(resnet, 3)" });

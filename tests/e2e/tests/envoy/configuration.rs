@@ -1,0 +1,105 @@
+//! What becomes of a configuration, good or bad, at a start and while Envoy serves.
+
+use predictgate_e2e::{Pools, Update};
+
+use super::stage::{BY_V1, BY_V2, Stage, header};
+
+/// Two mistakes at once: a target that is not defined and a key that does not exist.
+const BAD: &str = r#"{
+    "models": [{
+        "name": "resnet",
+        "targets": { "canary": { "cluster": "tfs-v2" } },
+        "routes": [{ "split": [{ "target": "canry" }] }]
+    }],
+    "unmached": "reject"
+}"#;
+/// What must be said of them.
+const ERRORS: [&str; 3] = ["models[0].routes[0].split[0].target", "canry", "unmached"];
+
+/// Everything to version 2.
+const ALL_TO_V2: &str = r#"{
+    "models": [{
+        "name": "resnet",
+        "targets": { "v2": { "cluster": "tfs-v2", "headers": { "x-model-pool": "v2" } } },
+        "routes": [{ "split": [{ "target": "v2" }] }]
+    }]
+}"#;
+
+#[tokio::test]
+async fn the_shipped_files_pass_validation() {
+    let pools = Pools::start().await.unwrap();
+    let shipped = pools.quickstart().unwrap();
+    for scenario in [shipped.clone(), shipped.inlined()] {
+        let validation = scenario.validate().unwrap();
+        assert!(validation.ok, "{}", validation.text);
+        for words in ["[warning]", "[error]", "eprecated"] {
+            assert!(!validation.text.contains(words), "{}", validation.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn validation_of_an_inlined_bad_configuration_fails_with_every_error_and_its_path() {
+    let pools = Pools::start().await.unwrap();
+    let validation = pools.quickstart().unwrap().configured(BAD).inlined().validate().unwrap();
+    assert!(!validation.ok, "{}", validation.text);
+    for words in ERRORS {
+        assert!(validation.text.contains(words), "no {words} in {}", validation.text);
+    }
+}
+
+#[tokio::test]
+async fn a_bad_update_leaves_the_running_configuration_in_force_and_is_counted() {
+    let mut stage = Stage::quickstart().await;
+    assert_eq!(stage.envoy.judged().await.unwrap(), (1, 0));
+    assert_eq!(stage.envoy.configure(BAD).await.unwrap(), Update::Rejected);
+    assert_eq!(stage.envoy.judged().await.unwrap(), (1, 1));
+    let log = stage.envoy.log();
+    for words in ERRORS {
+        assert!(log.contains(words), "no {words} in {log}");
+    }
+    let answer = stage.post("/v1/models/resnet/versions/1:predict").await;
+    assert_eq!(answer.values(), BY_V1);
+    assert_eq!(stage.post("/v1/models/bert:predict").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_good_update_takes_the_next_requests() {
+    let mut stage = Stage::quickstart().await;
+    assert_eq!(stage.post("/v1/models/resnet:predict").await.values(), BY_V1);
+    assert_eq!(stage.envoy.configure(ALL_TO_V2).await.unwrap(), Update::Accepted);
+    // Envoy tells the workers after it has counted, so a request may still meet the old configuration.
+    predictgate_e2e::wait::until("an answer of version 2", || async {
+        let numbers = stage.post("/v1/models/resnet:predict").await.values();
+        Ok((numbers == BY_V2).then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_cold_start_with_a_bad_configuration_refuses_everything_until_a_good_one_comes() {
+    let pools = Pools::start().await.unwrap();
+    let good = pools.quickstart().unwrap().plugin;
+    let envoy = pools.quickstart().unwrap().configured(BAD).start().await.unwrap();
+    pools.wait_until_healthy(&envoy).await.unwrap();
+    let mut stage = Stage { pools, envoy };
+    assert_eq!(stage.envoy.judged().await.unwrap(), (0, 1));
+
+    for path in ["/v1/models/resnet:predict", "/v1/models/bert:predict", "/anything"] {
+        let answer = stage.post(path).await;
+        assert_eq!(answer.status, 503, "{path}");
+        assert_eq!(header(&answer, "x-predictgate-reason"), Some("not_configured"));
+        assert_eq!(answer.error().as_deref(), Some("predictgate has no accepted configuration"));
+    }
+    assert_eq!(stage.executed(), (0, 0));
+
+    assert_eq!(stage.envoy.publish(good).await.unwrap(), Update::Accepted);
+    predictgate_e2e::wait::until("an answer of version 1", || async {
+        let answer = stage.post("/v1/models/resnet:predict").await;
+        Ok((answer.status == 200).then_some(()))
+    })
+    .await
+    .unwrap();
+    assert_eq!(stage.executed(), (1, 0));
+}
