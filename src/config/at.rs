@@ -127,6 +127,7 @@ impl<'a> At<'a> {
             Value::Decimal(value) if value.abs() < 1e15 => value.to_string(),
             Value::Decimal(value) => format!("{value:e}"),
             Value::Text(text) => quote(text),
+            Value::List(items) if items.is_empty() => "an empty list".to_owned(),
             Value::List(_) => "a list".to_owned(),
             Value::Object(_) => "an object".to_owned(),
         }
@@ -142,13 +143,18 @@ impl<'a> At<'a> {
     /// An object that has no other keys than these.
     pub fn object(self, keys: &[&'static str]) -> Option<Object<'a>> {
         let Value::Object(entries) = self.value() else { return self.expected("an object") };
-        let mut known = keys.iter().map(|key| (*key, false)).collect::<Vec<_>>();
+        let mut seen: u64 = 0;
         for (key, value) in entries {
-            match known.iter_mut().find(|(known, _)| known == key) {
-                Some((_, seen @ false)) => *seen = true,
-                Some(_) => self.with(value).report(GIVEN_TWICE),
-                None => self.with(value).unknown("unknown key", key, keys.iter().copied()),
+            let Some(place) = keys.iter().position(|known| known == key) else {
+                self.with(value).unknown("unknown key", key, keys.iter().copied());
+                continue;
+            };
+            // No object of the contract has as many as 64 keys.
+            let bit = u32::try_from(place).ok().and_then(|place| 1_u64.checked_shl(place)).unwrap_or(0);
+            if seen & bit != 0 {
+                self.with(value).report(GIVEN_TWICE);
             }
+            seen |= bit;
         }
         Some(Object { at: self })
     }

@@ -10,6 +10,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::words;
+
 /// A value and its place.
 #[derive(Debug)]
 pub struct Json<'t> {
@@ -69,10 +71,11 @@ impl Json<'_> {
 
 fn step(key: &str, is_first: bool) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    match (!key.is_empty() && key.bytes().all(is_plain), is_first) {
+    let is_short = (1..=words::LONGEST).contains(&key.len());
+    match (is_short && key.bytes().all(is_plain), is_first) {
         (true, true) => key.to_owned(),
         (true, false) => format!(".{key}"),
-        (false, _) => format!("[{}]", super::words::quote(key)),
+        (false, _) => format!("[{}]", words::quote(key)),
     }
 }
 

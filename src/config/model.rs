@@ -15,11 +15,14 @@ const MAX_MODELS: usize = 100_000;
 const MAX_TARGETS: usize = 65_535;
 const MAX_ROUTES: usize = 65_535;
 
+/// More than that, Envoy refuses a request by default.
+const MAX_HEADERS: usize = 100;
+
 pub fn models(at: At<'_>) -> (Vec<Model>, Names) {
     let mut names = Names::default();
     let Some(items) = at.items(MAX_MODELS) else { return (vec![], names) };
     if items.len() == 0 {
-        at.report("expected at least one model");
+        at.expected::<()>("at least one model");
     }
     let models = (0..).zip(items).filter_map(|(place, item)| model(item, ModelId(place), &mut names));
     (models.collect(), names)
@@ -117,8 +120,9 @@ fn target(at: At<'_>, name: &str) -> Option<Target> {
 
 fn target_headers(at: At<'_>) -> Vec<(Box<str>, Box<str>)> {
     let Some(entries) = at.entries() else { return vec![] };
-    if entries.len() == 0 {
-        at.report("expected at least one header");
+    if !(1..=MAX_HEADERS).contains(&entries.len()) {
+        at.report(format!("found {} headers, expected 1 to {MAX_HEADERS}", entries.len()));
+        return vec![];
     }
     let mut headers: Vec<(Box<str>, Box<str>)> = vec![];
     for (name, at) in entries {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// Longer texts are cut in errors.
-const LONGEST: usize = 64;
+pub const LONGEST: usize = 64;
 
 /// The text in quotes, in one line and not too long.
 pub fn quote(text: &str) -> String {
