@@ -1,0 +1,110 @@
+//! The cases of `tests/cases/identity.toml` through the module, whole and a byte at a time.
+
+use predictgate::verdict::escape;
+use predictgate_abi::{State, Worker};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::request::{grpc, send};
+use crate::setup::start;
+
+#[derive(Deserialize)]
+struct Cases {
+    case: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    path: String,
+    #[serde(default)]
+    malformed: bool,
+    #[serde(default)]
+    compressed: bool,
+    #[serde(default)]
+    model: String,
+    version: Option<String>,
+    label: Option<String>,
+    body: String,
+}
+
+impl Case {
+    fn bytes(&self) -> Vec<u8> {
+        let digits = self.body.as_bytes().chunks(2);
+        digits.map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    }
+
+    /// The reason for which the request is refused, or the decision that is explained.
+    fn expected(&self) -> Result<String, &'static str> {
+        if self.malformed {
+            return Err("malformed_request");
+        }
+        if self.compressed || self.model.is_empty() {
+            return Err("identity_not_found");
+        }
+        let asked = match (&self.version, &self.label) {
+            (Some(version), _) => format!("version.{}", escape(version)),
+            (None, Some(label)) => format!("label.{}", escape(label)),
+            (None, None) => "latest".to_owned(),
+        };
+        Ok(format!("model={};asked={asked};route=0;target=all;reason=split", escape(&self.model)))
+    }
+}
+
+fn outcome(state: &State) -> Result<String, String> {
+    match state.response_header("x-predictgate-reason") {
+        Some(reason) => Err(reason),
+        None => Ok(state.response_header("x-predictgate-decision").unwrap_or_default()),
+    }
+}
+
+fn play(worker: &Worker, case: &Case, length: usize) -> State {
+    let mut headers = grpc(&case.path);
+    headers.push(("x-predictgate-explain", "1"));
+    let bytes = case.bytes();
+    let stream = send(worker, &headers, &bytes.chunks(length).collect::<Vec<_>>());
+    if stream.state().reply.is_none() {
+        assert_eq!(stream.state().body, bytes, "{}", case.name);
+        stream.grpc_response(0);
+    }
+    stream.log();
+    stream.state()
+}
+
+fn cases() -> (Worker, Vec<Case>) {
+    let worker = start(&json!({
+        "models": [{
+            "name": "*",
+            "targets": { "all": { "cluster": "all" } },
+            "routes": [{ "split": [{ "target": "all" }] }],
+        }],
+        "explain": { "header": "x-predictgate-explain" },
+    }));
+    let cases: Cases = toml::from_str(include_str!("../../../cases/identity.toml")).unwrap();
+    assert!(cases.case.len() > 70);
+    (worker, cases.case)
+}
+
+#[test]
+fn every_case_in_one_piece_is_read_as_the_server_reads_it() {
+    let (worker, cases) = cases();
+    for case in cases {
+        let outcome = outcome(&play(&worker, &case, usize::MAX));
+        assert_eq!(outcome, case.expected().map_err(str::to_owned), "{}", case.name);
+    }
+}
+
+#[test]
+fn no_case_a_byte_at_a_time_goes_on_whole_under_another_identity() {
+    let (worker, cases) = cases();
+    for case in cases {
+        let state = play(&worker, &case, 1);
+        // What was routed early and is contradicted later is refused, before its last byte goes on.
+        let outcome = outcome(&state);
+        if outcome == Err("contradicting_model_spec".to_owned()) {
+            assert!(!state.complete, "{}", case.name);
+        } else {
+            assert_eq!(outcome, case.expected().map_err(str::to_owned), "{}", case.name);
+        }
+    }
+}

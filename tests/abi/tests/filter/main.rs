@@ -1,0 +1,13 @@
+//! The built filter in a host that plays Envoy: `PREDICTGATE_WASM` names the module.
+
+mod accounting;
+mod configuration;
+mod holds;
+mod hostile;
+mod identity;
+mod knob;
+mod refusals;
+mod request;
+mod roots;
+mod routing;
+mod setup;
