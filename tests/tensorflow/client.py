@@ -3,7 +3,8 @@
     echo '{"model": "resnet", "version": 1, "values": [1, 2, 5]}' | python client.py localhost:10000
 
 A request has any of
-    method         Predict (default), Classify, Regress, GetModelMetadata, GetModelStatus
+    method         Predict (default), Classify, Regress, GetModelMetadata, GetModelStatus,
+                   HandleReloadConfigRequest
     model          name of the model; without it, `model_spec` is left out
     version, label which version; without either, the latest
     signature      name of the signature
@@ -12,7 +13,7 @@ A request has any of
     gzip           true: compress the request
     metadata       an object of request headers
     timeout        seconds (default 30)
-An answer has `code`, `details`, `trailers`, and either `model`, `version` and `values` or, where the status
+An answer has `code`, `details`, `headers`, `trailers`, and either `model`, `version` and `values` or, where the status
 has details, `error_info` and `retry_info`. Of more than 64 values it has `count`, `first`, `last` and `sum`.
 Of Predict it has `sent_sha256`, the digest of the tensor that was sent.
 """
@@ -34,6 +35,7 @@ from tensorflow_serving.apis import (  # noqa: E402
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
@@ -45,8 +47,11 @@ REQUESTS = {
     "Predict": predict_pb2.PredictRequest,
     "Classify": classification_pb2.ClassificationRequest,
     "Regress": regression_pb2.RegressionRequest,
+    "GetModelMetadata": get_model_metadata_pb2.GetModelMetadataRequest,
     "GetModelStatus": get_model_status_pb2.GetModelStatusRequest,
+    "HandleReloadConfigRequest": model_management_pb2.ReloadConfigRequest,
 }
+MODEL_SERVICE = ("GetModelStatus", "HandleReloadConfigRequest")
 DETAILS = {"error_info": error_details_pb2.ErrorInfo, "retry_info": error_details_pb2.RetryInfo}
 
 
@@ -72,7 +77,7 @@ class Client:
             values = np.arange(asked["count"], dtype=np.float32)
         request = request_of(method, values)
         set_spec(request, asked)
-        stub = self._models if method == "GetModelStatus" else self._prediction
+        stub = self._models if method in MODEL_SERVICE else self._prediction
         future = getattr(stub, method).future(
             request,
             timeout=asked.get("timeout", 30),
@@ -80,8 +85,9 @@ class Client:
             compression=grpc.Compression.Gzip if asked.get("gzip") else grpc.Compression.NoCompression,
         )
         error = future.exception()
-        trailers = {key: value for key, value in future.trailing_metadata() or () if isinstance(value, str)}
-        answer = {"code": future.code().name, "details": future.details() or "", "trailers": trailers}
+        answer = {"code": future.code().name, "details": future.details() or ""}
+        answer["headers"] = texts(future.initial_metadata())
+        answer["trailers"] = texts(future.trailing_metadata())
         if method == "Predict":
             answer["sent_sha256"] = hashlib.sha256(values.tobytes()).hexdigest()
         answer.update(status_details(future) if error else content(method, future.result()))
@@ -89,8 +95,6 @@ class Client:
 
 
 def request_of(method, values):
-    if method == "GetModelMetadata":
-        return get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     request = REQUESTS[method]()
     if method == "Predict":
         request.inputs["x"].CopyFrom(tf.make_tensor_proto(values))
@@ -98,6 +102,8 @@ def request_of(method, values):
         for value in values:
             example = request.input.example_list.examples.add()
             example.features.feature["x"].float_list.value.append(value)
+    elif method == "GetModelMetadata":
+        request.metadata_field.append("signature_def")
     return request
 
 
@@ -112,7 +118,13 @@ def set_spec(request, asked):
         request.model_spec.signature_name = asked["signature"]
 
 
+def texts(metadata):
+    return {key: value for key, value in metadata or () if isinstance(value, str)}
+
+
 def content(method, response):
+    if method == "HandleReloadConfigRequest":
+        return {}
     if method == "GetModelStatus":
         return {"versions": [str(status.version) for status in response.model_version_status]}
     answer = {"model": response.model_spec.name, "version": str(response.model_spec.version.value)}
