@@ -373,20 +373,20 @@ impl Exchange {
         ends: bool,
     ) -> Verdict {
         let most = world.policy.identity.max_peek_bytes as usize;
-        let gone = match follow(&mut pending.scanner, body, read, body.length.min(most)) {
-            Ok(gone) => gone,
-            Err(malformed) => return self.malformed(malformed),
-        };
-        if pending.scanner.progress() != Progress::Reading {
-            return self.by_body(world, pending, body, gone, ends);
+        let peek = body.length.min(most);
+        if let Err(malformed) = follow(&mut pending.scanner, body, read, peek) {
+            return self.malformed(malformed);
         }
-        if gone >= most {
+        if pending.scanner.progress() != Progress::Reading {
+            return self.by_body(world, pending, body, peek, ends);
+        }
+        if body.length >= most {
             return self.unknown(world.policy, "no model within the first bytes of the message");
         }
         if ends {
             return self.without_identity(world.policy, &pending.scanner);
         }
-        self.stage = Stage::Held { pending, read: gone };
+        self.stage = Stage::Held { pending, read: peek };
         Verdict::Hold
     }
 
@@ -398,12 +398,11 @@ impl Exchange {
         ends: bool,
     ) -> Verdict {
         let length = body.length;
-        let gone = match follow(&mut pending.scanner, body, 0, length) {
-            Ok(gone) => gone,
-            Err(malformed) => return self.malformed(malformed),
-        };
+        if let Err(malformed) = follow(&mut pending.scanner, body, 0, length) {
+            return self.malformed(malformed);
+        }
         let verdict = if pending.scanner.progress() != Progress::Reading {
-            self.by_body(world, pending, body, gone, ends)
+            self.by_body(world, pending, body, length, ends)
         } else if ends {
             self.without_identity(world.policy, &pending.scanner)
         } else {
@@ -432,7 +431,7 @@ impl Exchange {
     fn by_body(
         &mut self,
         world: &mut World<'_>,
-        mut pending: Pending,
+        pending: Pending,
         body: &mut Body<'_>,
         from: usize,
         ends: bool,
@@ -447,7 +446,6 @@ impl Exchange {
         if !matches!(verdict, Verdict::Forward(_)) {
             return verdict;
         }
-        pending.scanner.pin();
         match self.follow(world.policy, pending.scanner, body, from, ends) {
             Verdict::Forward(_) => verdict,
             refusal => refusal,
@@ -464,7 +462,7 @@ impl Exchange {
     ) -> Verdict {
         let length = body.length;
         let read = follow(&mut scanner, body, from, length);
-        if let Err(malformed) = read.and_then(|_| if ends { scanner.end() } else { Ok(()) }) {
+        if let Err(malformed) = read.and_then(|()| if ends { scanner.end() } else { Ok(()) }) {
             return self.malformed(malformed);
         }
         if scanner.contradicted() {
@@ -649,11 +647,9 @@ fn unreadable(scanner: &Scanner) -> Option<&'static str> {
     }
 }
 
-/// Lets the scanner see the body from one offset to another, and says how far it went.
-fn follow(scanner: &mut Scanner, body: &mut Body<'_>, from: usize, to: usize) -> Result<usize, Malformed> {
-    let length = to.saturating_sub(from);
-    let gone = scanner.follow(length, |at, most| (body.read)(from.saturating_add(at), most))?;
-    Ok(from.saturating_add(gone))
+/// Lets the scanner see the body from one offset to another.
+fn follow(scanner: &mut Scanner, body: &mut Body<'_>, from: usize, to: usize) -> Result<(), Malformed> {
+    scanner.follow(to.saturating_sub(from), |at, most| (body.read)(from.saturating_add(at), most))
 }
 
 /// What a caller asks for, as the decision header has it.

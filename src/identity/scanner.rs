@@ -78,20 +78,20 @@ pub struct Scanner {
     groups: Vec<u32>,
     text: Vec<u8>,
     /// The identity of the current message, merged so far.
-    spec: ModelSpec,
+    merged: ModelSpec,
     /// Whether the current message has shown any of it.
     seen: bool,
     pinned: Pinned,
     contradicted: bool,
 }
 
-/// Whether the identity was decided on, so that no message may end with another.
+/// The identity that counts, with which every message must end.
 #[derive(Clone, Debug)]
 enum Pinned {
     No,
-    /// `spec` is it; nothing has touched it since.
+    /// `merged` is it; nothing has touched it since it settled.
     Current,
-    /// Something may have changed `spec` since. The signature counts only where a body was decided on.
+    /// Something may have changed `merged` since. The signature counts only where a body named it.
     Apart {
         decided: ModelSpec,
         with_signature: bool,
@@ -210,7 +210,7 @@ impl Scanner {
             frames: Frames::of_message(0),
             groups: Vec::new(),
             text: Vec::new(),
-            spec: ModelSpec { name: String::new(), asked: Asked::Latest, signature: String::new() },
+            merged: ModelSpec { name: String::new(), asked: Asked::Latest, signature: String::new() },
             seen: false,
             pinned: Pinned::No,
             contradicted: false,
@@ -221,22 +221,27 @@ impl Scanner {
         self.progress
     }
 
-    /// The identity of the current message, merged so far.
+    /// The identity that counts: the one that settled first, or the one pinned.
+    ///
+    /// So what is decided never depends on how the body was cut into pieces.
     pub const fn spec(&self) -> &ModelSpec {
-        &self.spec
+        match &self.pinned {
+            Pinned::Apart { decided, .. } => decided,
+            Pinned::No | Pinned::Current => &self.merged,
+        }
     }
 
-    /// Takes the identity read so far for decided: every message must end with it.
-    pub fn pin(&mut self) {
-        self.pinned = Pinned::Current;
+    /// The identity of the current message, merged so far as libprotobuf merges it.
+    pub const fn merged(&self) -> &ModelSpec {
+        &self.merged
     }
 
-    /// Takes what the headers said for decided; they say nothing of a signature.
+    /// Takes what the headers said for the identity that counts; they say nothing of a signature.
     pub fn pin_to(&mut self, decided: ModelSpec) {
         self.pinned = Pinned::Apart { decided, with_signature: false };
     }
 
-    /// Whether a message has ended with another identity than the one decided on.
+    /// Whether a message has ended with another identity than the one that counts.
     pub const fn contradicted(&self) -> bool {
         self.contradicted
     }
@@ -250,8 +255,7 @@ impl Scanner {
         }
     }
 
-    /// Goes over `length` more bytes of the body, of which it asks `read` only for those that matter,
-    /// and says how many it went over: fewer when the identity has just settled, as [`Scanner::feed`] does.
+    /// Goes over `length` more bytes of the body, of which it asks `read` only for those that matter.
     ///
     /// `read(offset, most)` gives at most so many of those bytes, and at least one.
     ///
@@ -262,7 +266,7 @@ impl Scanner {
         &mut self,
         length: usize,
         mut read: impl FnMut(usize, usize) -> Option<B>,
-    ) -> Result<usize, Malformed> {
+    ) -> Result<(), Malformed> {
         // The fields around a model_spec fit; more would copy content for nothing.
         const WINDOW: usize = 256;
         let mut at = 0_usize;
@@ -276,51 +280,41 @@ impl Scanner {
             }
             let bytes = read(at, left.min(WINDOW)).ok_or(Malformed::Truncated)?;
             let bytes = bytes.as_ref();
-            let gone = self.feed(bytes)?;
-            at = at.saturating_add(gone);
-            if gone < bytes.len() {
-                break;
-            }
-            if gone == 0 {
+            if bytes.is_empty() {
                 return Err(Malformed::Truncated);
             }
+            self.feed(bytes)?;
+            at = at.saturating_add(bytes.len());
         }
-        Ok(at)
+        Ok(())
     }
 
-    /// Reads the next bytes of the body and says how many it read: all of them, unless the identity has just
-    /// settled and is not pinned. So a decision never depends on how the body was cut into pieces.
+    /// Reads the next bytes of the body.
     ///
     /// # Errors
     ///
     /// The first thing that the server would refuse.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
-        let mut rest = bytes;
-        while let Some((&byte, after)) = rest.split_first() {
-            let before = self.progress;
+    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Malformed> {
+        while let Some((&byte, rest)) = bytes.split_first() {
             let run = match self.state {
                 State::Skip { left } | State::Text { left, .. } => left,
-                State::Opaque => return Ok(bytes.len()),
+                State::Opaque => return Ok(()),
                 _ => 0,
             };
             if run == 0 {
                 self.take(byte)?;
-                rest = after;
+                bytes = rest;
             } else {
-                let run = usize::try_from(run).unwrap_or(usize::MAX).min(rest.len());
-                let (content, after) = rest.split_at_checked(run).unwrap_or((rest, &[]));
+                let run = usize::try_from(run).unwrap_or(usize::MAX).min(bytes.len());
+                let (content, rest) = bytes.split_at_checked(run).unwrap_or((bytes, &[]));
                 if matches!(self.state, State::Text { .. }) {
                     self.text.extend_from_slice(content);
                 }
                 self.advance(run)?;
-                rest = after;
-            }
-            let settled = before == Progress::Reading && self.progress == Progress::Settled;
-            if settled && matches!(self.pinned, Pinned::No) {
-                break;
+                bytes = rest;
             }
         }
-        Ok(bytes.len().saturating_sub(rest.len()))
+        Ok(())
     }
 
     /// The body has ended.
@@ -364,7 +358,7 @@ impl Scanner {
                 None => self.state = State::Value { counts, varint },
                 Some(value) => {
                     if counts {
-                        self.spec.asked = Asked::Version(Version::Number(value.cast_signed()));
+                        self.merged.asked = Asked::Version(Version::Number(value.cast_signed()));
                     }
                     self.state = TAG;
                 }
@@ -402,7 +396,7 @@ impl Scanner {
     fn begin_message(&mut self, length: u64) {
         if !self.first_message {
             self.set_apart();
-            self.spec = ModelSpec::default();
+            self.merged = ModelSpec::default();
             self.progress = Progress::Reading;
             self.seen = false;
         }
@@ -412,10 +406,10 @@ impl Scanner {
         self.state = TAG;
     }
 
-    /// Keeps the identity that was decided on, because the current one may change from here on.
+    /// Keeps the identity that counts, because the current one may change from here on.
     fn set_apart(&mut self) {
         if matches!(self.pinned, Pinned::Current) {
-            self.pinned = Pinned::Apart { decided: self.spec.clone(), with_signature: true };
+            self.pinned = Pinned::Apart { decided: self.merged.clone(), with_signature: true };
         }
     }
 
@@ -507,8 +501,8 @@ impl Scanner {
                 match kind {
                     Kind::ModelSpec => self.seen = true,
                     // A oneof keeps what it has when the same member comes again, and starts anew for another.
-                    Kind::Int64Value if !matches!(self.spec.asked, Asked::Version(_)) => {
-                        self.spec.asked = Asked::Version(Version::Number(0));
+                    Kind::Int64Value if !matches!(self.merged.asked, Asked::Version(_)) => {
+                        self.merged.asked = Asked::Version(Version::Number(0));
                     }
                     _ => {}
                 }
@@ -550,11 +544,11 @@ impl Scanner {
     fn end_text(&mut self, field: TextField) -> Result<(), Malformed> {
         let text = String::from_utf8(mem::take(&mut self.text)).map_err(|_| Malformed::Utf8)?;
         match field {
-            TextField::Name => self.spec.name = text,
-            TextField::Signature => self.spec.signature = text,
-            TextField::Label => self.spec.asked = Asked::Label(text.into()),
-            TextField::Version if text.is_empty() => self.spec.asked = Asked::Latest,
-            TextField::Version => self.spec.asked = Asked::Version(Version::parse(&text)),
+            TextField::Name => self.merged.name = text,
+            TextField::Signature => self.merged.signature = text,
+            TextField::Label => self.merged.asked = Asked::Label(text.into()),
+            TextField::Version if text.is_empty() => self.merged.asked = Asked::Latest,
+            TextField::Version => self.merged.asked = Asked::Version(Version::parse(&text)),
         }
         Ok(())
     }
@@ -562,8 +556,8 @@ impl Scanner {
     fn end_message(&mut self) {
         self.settle();
         if let Pinned::Apart { decided, with_signature } = &self.pinned {
-            let same = decided.same_model(&self.spec)
-                && (!with_signature || decided.signature == self.spec.signature);
+            let same = decided.same_model(&self.merged)
+                && (!with_signature || decided.signature == self.merged.signature);
             self.contradicted |= !same;
         }
         self.state = PREFIX;
@@ -572,6 +566,9 @@ impl Scanner {
     fn settle(&mut self) {
         if self.progress == Progress::Reading {
             self.progress = Progress::Settled;
+            if matches!(self.pinned, Pinned::No) {
+                self.pinned = Pinned::Current;
+            }
         }
     }
 }
