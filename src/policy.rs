@@ -28,7 +28,7 @@ pub struct Policy {
     pub explain: Option<Explain>,
     pub histograms: Histograms,
     pub state_namespace: Box<str>,
-    /// Every request header that some target sets, without repetition: a client's own are removed.
+    /// Every request header that some target sets, without repetition and sorted: a client's own are removed.
     pub owned_headers: Vec<Box<str>>,
 }
 

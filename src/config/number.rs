@@ -93,6 +93,7 @@ impl At<'_> {
 const MAX_FACTOR: u32 = 1_000_000;
 
 #[cfg(test)]
+#[allow(clippy::redundant_closure_for_method_calls, reason = "a method alone is of one lifetime only")]
 mod tests {
     use super::super::at::Reading;
     use super::super::json;
@@ -102,8 +103,9 @@ mod tests {
     fn check<T: PartialEq + std::fmt::Debug>(
         read: impl FnOnce(At<'_>) -> Option<T>,
         text: &str,
-        expected: Option<T>,
+        expected: impl Into<Option<T>>,
     ) {
+        let expected = expected.into();
         let (tree, reading) = (json::parse(text).unwrap(), Reading::default());
         let found = read(At::new(&tree, &reading));
         assert_eq!(found, expected, "{text}");
