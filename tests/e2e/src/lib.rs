@@ -8,6 +8,7 @@ pub mod envoy;
 pub mod plugin;
 pub mod pools;
 pub mod process;
+pub mod refusal;
 pub mod scenario;
 pub mod tensorflow;
 pub mod tools;
