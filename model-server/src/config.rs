@@ -17,6 +17,9 @@ pub struct ServerConfig {
     pub remembered: usize,
 }
 
+/// A model's name, its versions, and its labels with the versions that they mean.
+pub type HalfPlus<'a> = (&'a str, &'a [i64], &'a [(&'a str, i64)]);
+
 /// One model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
@@ -40,10 +43,10 @@ impl ServerConfig {
         Self { grpc: loopback, rest: loopback, models, seed: 1, remembered: 10_000 }
     }
 
-    /// Models that halve and add `version + 1`: `(name, versions, labels)` each.
-    pub fn half_plus(models: &[(&str, &[i64], &[(&str, i64)])]) -> Self {
-        let model = |(name, versions, labels): &(&str, &[i64], &[(&str, i64)])| ModelConfig {
-            name: (*name).to_owned(),
+    /// Models that halve and add `version + 1`.
+    pub fn half_plus(models: &[HalfPlus<'_>]) -> Self {
+        let model = |&(name, versions, labels): &HalfPlus<'_>| ModelConfig {
+            name: name.to_owned(),
             versions: versions.iter().copied().map(VersionConfig::half_plus).collect(),
             labels: labels.iter().map(|&(label, version)| (label.to_owned(), version)).collect(),
         };

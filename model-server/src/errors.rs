@@ -28,6 +28,7 @@ impl Failure {
     }
 
     /// The message as gRPC sends it: cut when it is too long.
+    #[must_use]
     pub fn cut(mut self) -> Self {
         if LONGEST < self.message.len() {
             let mut end = LONGEST;

@@ -166,8 +166,8 @@ fn read_code(text: &str) -> anyhow::Result<Code> {
         "DATA_LOSS",
         "UNAUTHENTICATED",
     ];
-    let named = names.iter().position(|name| *name == text).and_then(|index| i32::try_from(index).ok());
-    let number = named.or_else(|| text.parse().ok().filter(|number| (0..=16).contains(number)));
+    let by_name = names.iter().position(|it| *it == text).and_then(|index| i32::try_from(index).ok());
+    let number = by_name.or_else(|| text.parse().ok().filter(|number| (0..=16).contains(number)));
     let number =
         number.with_context(|| format!("code: found {text:?}, wanted a name such as UNAVAILABLE"))?;
     Ok(Code::from_i32(number))
@@ -270,8 +270,8 @@ impl Chance {
     /// A number of [0, 1).
     fn unit(&mut self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "53 bits fit an f64 exactly")]
-        let bits = (self.next() >> 11) as f64;
-        bits / (1_u64 << 53) as f64
+        let (bits, whole) = ((self.next() >> 11) as f64, (1_u64 << 53) as f64);
+        bits / whole
     }
 }
 

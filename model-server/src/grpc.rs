@@ -10,9 +10,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use tokio::net::TcpStream;
-use tonic::{Code, Status};
+use tonic::Code;
 
 use crate::call::Call;
 use crate::errors::{self, Failure};
@@ -30,6 +31,10 @@ const CONNECTION_WINDOW: u32 = 64 << 20;
 const FRAME: u32 = 4 << 20;
 /// A proxy that refuses a call resets its stream; many such calls are no attack on a server under test.
 const RESETS: usize = 1 << 20;
+
+const MESSAGE_HEADER: HeaderName = HeaderName::from_static("grpc-message");
+/// What gRPC encodes in a message: all that is not printable ASCII, and the percent sign itself.
+const MESSAGE: AsciiSet = CONTROLS.add(b'%');
 
 /// A stream that is gone: nothing is left to answer to.
 struct Gone;
@@ -203,9 +208,11 @@ impl Stream {
     fn fail(&mut self, failure: Failure, place: Place) -> Result<(), Gone> {
         let failure = failure.cut();
         let code = failure.code as u16;
-        let mut status = HeaderMap::with_capacity(3);
-        // The status has no metadata of its own, so that adding it to headers does not fail.
-        let _ = Status::new(failure.code, failure.message).add_header(&mut status);
+        let mut status = HeaderMap::with_capacity(2);
+        status.insert("grpc-status", HeaderValue::from(code));
+        let text = percent_encode(failure.message.as_bytes(), &MESSAGE).to_string();
+        // What is encoded is always a header's value.
+        status.extend(HeaderValue::try_from(text).ok().map(|text| (MESSAGE_HEADER, text)));
         let mut response = response_headers();
         self.entry.end(Outcome::Completed(code));
         match place {

@@ -37,7 +37,7 @@ mod server;
 pub mod signature;
 pub mod tensor;
 
-pub use config::{ModelConfig, ServerConfig, VersionConfig};
+pub use config::{HalfPlus, ModelConfig, ServerConfig, VersionConfig};
 pub use faults::{Action, Fault, INJECTED, Place};
 pub use record::{ByRpc, Counts, Executed, Outcome, Received, hex};
 pub use rpc::{Protocol, Rpc};

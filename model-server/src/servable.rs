@@ -140,20 +140,13 @@ impl Servables {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{Failure, ModelSpec, Servables, State, VersionConfig, errors};
+    use crate::client::Asked::{self, Label, Latest, Version};
+    use crate::client::model_spec;
     use crate::config::ServerConfig;
-    use crate::messages::Int64Value;
 
-    fn spec(name: &str, version_choice: Option<VersionChoice>) -> ModelSpec {
-        ModelSpec { name: name.into(), version_choice, signature_name: String::new() }
-    }
-
-    fn version(value: i64) -> Option<VersionChoice> {
-        Some(VersionChoice::Version(Int64Value { value }))
-    }
-
-    fn label(label: &str) -> Option<VersionChoice> {
-        Some(VersionChoice::VersionLabel(label.into()))
+    fn spec(name: &str, asked: Asked<'_>) -> ModelSpec {
+        model_spec(name, asked, "")
     }
 
     fn servables() -> Servables {
@@ -161,34 +154,34 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(servables: &Servables, spec: &ModelSpec, expected: Result<i64, Failure>) {
-        assert_eq!(servables.resolve(spec).map(|servable| servable.version), expected, "{spec:?}");
+    fn check(servables: &Servables, spec: &ModelSpec, expected: &Result<i64, Failure>) {
+        assert_eq!(servables.resolve(spec).map(|servable| servable.version), *expected, "{spec:?}");
     }
 
     #[test]
     fn a_spec_means_the_newest_version_unless_it_names_one() {
         let it = servables();
-        check(&it, &spec("resnet", None), Ok(2));
-        check(&it, &spec("resnet", version(1)), Ok(1));
-        check(&it, &spec("resnet", label("canary")), Ok(2));
+        check(&it, &spec("resnet", Latest), &Ok(2));
+        check(&it, &spec("resnet", Version(1)), &Ok(1));
+        check(&it, &spec("resnet", Label("canary")), &Ok(2));
     }
 
     #[test]
     fn an_empty_version_is_version_0() {
-        check(&servables(), &spec("resnet", version(0)), Err(errors::no_servable("resnet", Some(0))));
+        check(&servables(), &spec("resnet", Version(0)), &Err(errors::no_servable("resnet", Some(0))));
         let zero = Servables::new(&ServerConfig::half_plus(&[("m", &[0, 1], &[])]).models);
-        check(&zero, &spec("m", version(0)), Ok(0));
+        check(&zero, &spec("m", Version(0)), &Ok(0));
     }
 
     #[test]
     fn what_is_not_served_is_refused_as_the_server_does() {
         let it = servables();
-        check(&it, &spec("", None), Err(errors::no_name()));
-        check(&it, &spec("bert", None), Err(errors::no_servable("bert", None)));
-        check(&it, &spec("resnet", version(7)), Err(errors::no_servable("resnet", Some(7))));
-        check(&it, &spec("resnet", label("x")), Err(errors::unknown_label("x")));
-        check(&it, &spec("bert", label("x")), Err(errors::unknown_label("x")));
-        check(&it, &spec("resnet", label("gone")), Err(errors::no_servable("resnet", Some(9))));
+        check(&it, &spec("", Latest), &Err(errors::no_name()));
+        check(&it, &spec("bert", Latest), &Err(errors::no_servable("bert", None)));
+        check(&it, &spec("resnet", Version(7)), &Err(errors::no_servable("resnet", Some(7))));
+        check(&it, &spec("resnet", Label("x")), &Err(errors::unknown_label("x")));
+        check(&it, &spec("bert", Label("x")), &Err(errors::unknown_label("x")));
+        check(&it, &spec("resnet", Label("gone")), &Err(errors::no_servable("resnet", Some(9))));
     }
 
     #[test]
@@ -196,21 +189,21 @@ mod tests {
         let it = servables();
         assert!(it.unload("resnet", 2));
         assert!(!it.unload("resnet", 3));
-        check(&it, &spec("resnet", None), Ok(1));
-        check(&it, &spec("resnet", version(2)), Err(errors::no_servable("resnet", Some(2))));
-        let states: Vec<_> = it.status(&spec("resnet", None)).unwrap();
+        check(&it, &spec("resnet", Latest), &Ok(1));
+        check(&it, &spec("resnet", Version(2)), &Err(errors::no_servable("resnet", Some(2))));
+        let states: Vec<_> = it.status(&spec("resnet", Latest)).unwrap();
         let states: Vec<_> = states.iter().map(|status| (status.version, status.state())).collect();
         assert_eq!(states, [(2, State::End), (1, State::Available)]);
         it.load("resnet", VersionConfig::half_plus(2));
-        check(&it, &spec("resnet", None), Ok(2));
+        check(&it, &spec("resnet", Latest), &Ok(2));
     }
 
     #[test]
     fn status_ignores_a_label() {
         let it = servables();
-        assert_eq!(it.status(&spec("resnet", label("canary"))).unwrap().len(), 2);
-        assert_eq!(it.status(&spec("resnet", version(1))).unwrap().len(), 1);
-        assert_eq!(it.status(&spec("resnet", version(7))), Err(errors::no_version_status("resnet", 7)));
-        assert_eq!(it.status(&spec("bert", None)), Err(errors::no_model_status("bert")));
+        assert_eq!(it.status(&spec("resnet", Label("canary"))).unwrap().len(), 2);
+        assert_eq!(it.status(&spec("resnet", Version(1))).unwrap().len(), 1);
+        assert_eq!(it.status(&spec("resnet", Version(7))), Err(errors::no_version_status("resnet", 7)));
+        assert_eq!(it.status(&spec("bert", Latest)), Err(errors::no_model_status("bert")));
     }
 }

@@ -101,7 +101,6 @@ impl Raw {
     }
 
     /// Opens a stream; `end` sends the headers as the whole request.
-    #[expect(clippy::fn_params_excessive_bools, reason = "h2's own parameter")]
     pub async fn open(&self, request: Request<()>, end: bool) -> Result<RawStream, Broken> {
         let mut send = self.send.clone().ready().await?;
         let (response, body) = send.send_request(request, end)?;

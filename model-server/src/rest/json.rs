@@ -5,9 +5,10 @@ use serde_json::{Map, Value, json};
 
 use crate::errors::{self, Failure};
 use crate::messages::{
-    BytesList, ClassificationResult, DataType, Example, ExampleList, ExampleListWithContext, Examples,
-    Feature, FeatureKind, Features, FloatList, Input, Int64List, ModelVersionStatus, PredictRequest,
-    RegressionResult, SignatureDef, TensorInfo, TensorProto, TensorShapeProto,
+    BytesList, Class, ClassificationResult, Classifications, DataType, Example, ExampleList,
+    ExampleListWithContext, Examples, Feature, FeatureKind, Features, FloatList, Input, Int64List,
+    ModelVersionStatus, PredictRequest, RegressionResult, SignatureDef, TensorInfo, TensorProto,
+    TensorShapeProto,
 };
 use crate::signature::{self, SIGNATURES};
 use crate::tensor;
@@ -24,17 +25,16 @@ const QUOTED: usize = 256;
 
 /// Reads the document; what follows it is not looked at.
 pub(crate) fn parse(body: &[u8]) -> Result<Map<String, Value>, Failure> {
-    if body.is_empty() {
-        return Err(Failure::invalid("JSON Parse error: The document is empty"));
-    }
     let mut documents = serde_json::Deserializer::from_slice(body).into_iter::<Value>();
     match documents.next() {
         Some(Ok(Value::Object(document))) => Ok(document),
         Some(Ok(other)) => Err(quoting(&other, "Is not object")),
-        _ => {
-            let offset = documents.byte_offset();
+        Some(Err(error)) => {
+            let lines = body.split_inclusive(|&byte| byte == b'\n').take(error.line().saturating_sub(1));
+            let offset = lines.map(<[u8]>::len).sum::<usize>() + error.column().saturating_sub(1);
             Err(Failure::invalid(format!("JSON Parse error: Invalid value. at offset: {offset}")))
         }
+        None => Err(Failure::invalid("JSON Parse error: The document is empty")),
     }
 }
 
@@ -371,13 +371,13 @@ fn decimal(value: f32) -> String {
 }
 
 pub(crate) fn classifications(result: &ClassificationResult) -> String {
-    let class = |class: &crate::messages::Class| json!([class.label, class.score]);
-    let row = |row: &crate::messages::Classifications| Value::from_iter(row.classes.iter().map(class));
-    pretty(&json!({ "results": Value::from_iter(result.classifications.iter().map(row)) }))
+    let class = |class: &Class| json!([class.label, class.score]);
+    let row = |row: &Classifications| row.classes.iter().map(class).collect::<Value>();
+    pretty(&json!({ "results": result.classifications.iter().map(row).collect::<Value>() }))
 }
 
 pub(crate) fn regressions(result: &RegressionResult) -> String {
-    pretty(&json!({ "results": Value::from_iter(result.regressions.iter().map(|it| it.value)) }))
+    pretty(&json!({ "results": result.regressions.iter().map(|it| it.value).collect::<Value>() }))
 }
 
 pub(crate) fn status(versions: &[ModelVersionStatus]) -> String {
@@ -389,7 +389,7 @@ pub(crate) fn status(versions: &[ModelVersionStatus]) -> String {
             "status": { "error_code": "OK", "error_message": "" },
         })
     };
-    pretty(&json!({ "model_version_status": Value::from_iter(versions.iter().map(version)) }))
+    pretty(&json!({ "model_version_status": versions.iter().map(version).collect::<Value>() }))
 }
 
 pub(crate) fn metadata(name: &str, version: i64) -> String {
@@ -404,7 +404,7 @@ fn signature(signature: &SignatureDef) -> Value {
     let info = |(name, info): (&String, &TensorInfo)| {
         let shape = info.tensor_shape.clone().unwrap_or_default();
         let dim = shape.dim.iter().map(|dim| json!({ "size": dim.size.to_string(), "name": dim.name }));
-        let shape = json!({ "dim": Value::from_iter(dim), "unknown_rank": shape.unknown_rank });
+        let shape = json!({ "dim": dim.collect::<Value>(), "unknown_rank": shape.unknown_rank });
         let dtype = tensor::dtype_name(info.dtype());
         (name.clone(), json!({ "dtype": dtype, "tensor_shape": shape, "name": info.name }))
     };

@@ -246,8 +246,9 @@ enum Part {
 
 impl Parts {
     fn whole(text: String) -> Self {
-        let left = if text.is_empty() { None } else { Some(Part::Bytes(text.clone().into())) };
-        Self { length: text.len() as u64, left: left.into_iter().collect() }
+        let whole = Bytes::from(text);
+        let length = whole.len() as u64;
+        Self { length, left: [Part::Bytes(whole)].into_iter().filter(|_| 0 < length).collect() }
     }
 
     fn cut(text: String) -> Self {

@@ -22,7 +22,6 @@ static STATUS: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 fn full(expression: &str) -> Regex {
-    #[expect(clippy::expect_used, reason = "the expressions are constants, and every test uses them")]
     Regex::new(&format!("(?i)^(?:{expression})$")).expect("a constant expression")
 }
 
