@@ -51,23 +51,11 @@ impl Reading {
 /// One value of the configuration.
 #[derive(Clone, Copy)]
 pub struct At<'a> {
-    json: &'a Json<'a>,
-    reading: &'a Reading,
+    pub json: &'a Json<'a>,
+    pub reading: &'a Reading,
 }
 
 impl<'a> At<'a> {
-    pub fn new(json: &'a Json<'a>, reading: &'a Reading) -> Self {
-        Self { json, reading }
-    }
-
-    pub fn order(self) -> Order {
-        self.json.order
-    }
-
-    pub fn reading(self) -> &'a Reading {
-        self.reading
-    }
-
     pub fn value(self) -> &'a Value<'a> {
         &self.json.value
     }

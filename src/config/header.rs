@@ -89,7 +89,7 @@ impl At<'_> {
             self.report(format!("{} has the filter's own prefix, so a caller's is removed", quote(&name)));
             return None;
         }
-        self.reading().headers.read(&name);
+        self.reading.headers.read(&name);
         Some(name)
     }
 
@@ -100,7 +100,7 @@ impl At<'_> {
             self.report(format!("{} is set by the filter, expected a name of its own", quote(&name)));
             return None;
         }
-        self.reading().headers.read(&name);
+        self.reading.headers.read(&name);
         Some(name)
     }
 
@@ -115,7 +115,7 @@ impl At<'_> {
             self.report(format!("{} belongs to the protocol, a target must not set it", quote(&name)));
             return None;
         }
-        self.reading().headers.set(self.order(), &name);
+        self.reading.headers.set(self.json.order, &name);
         Some(name)
     }
 

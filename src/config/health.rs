@@ -7,7 +7,6 @@ use super::MODE;
 use super::at::At;
 use super::model::Targets;
 use super::route::split_target;
-use super::words::quote;
 use crate::guard::{Guard, OnEjection};
 use crate::outlier::OutlierDetection;
 use crate::split::Split;
@@ -106,7 +105,7 @@ pub fn guard(at: At<'_>, targets: &Targets<'_>, split: Option<&Split>) -> Option
     let target = split_target(object, "target", targets, split);
     let baseline = split_target(object, "baseline", targets, split);
     if target.is_some() && target == baseline {
-        at.report(format!("{} and {} are the same target", quote("target"), quote("baseline")));
+        at.report("\"target\" and \"baseline\" are the same target");
     }
     let window = get("window").and_then(|it| it.duration(WINDOW));
     let min_requests = get("min_requests").and_then(|it| it.whole(VOLUME));

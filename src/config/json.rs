@@ -137,6 +137,7 @@ impl<'de> Visitor<'de> for Numbering<'_> {
         while let Some(item) = list.next_element_seed(self)? {
             items.push(item);
         }
+        items.shrink_to_fit();
         Ok(Value::List(items))
     }
 
@@ -146,6 +147,7 @@ impl<'de> Visitor<'de> for Numbering<'_> {
         while let Some(Json { value: Value::Text(key), .. }) = map.next_key_seed(self)? {
             entries.push((key, map.next_value_seed(self)?));
         }
+        entries.shrink_to_fit();
         Ok(Value::Object(entries))
     }
 }

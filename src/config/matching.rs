@@ -2,6 +2,7 @@
 
 use super::at::{At, Once};
 use super::json::Value;
+use super::name::MAX_NAME;
 use super::words::one_of;
 use crate::matching::{HeaderMatch, Match, Pattern};
 use crate::method::Method;
@@ -17,7 +18,7 @@ pub fn matcher(at: At<'_>) -> Option<Match> {
         version: object.get("version").and_then(At::version),
         label: object.get("label").and_then(At::name),
         latest: object.get("latest").and_then(latest).is_some(),
-        signature: object.get("signature").and_then(|it| it.plain_text(0..=super::name::MAX_NAME)),
+        signature: object.get("signature").and_then(|it| it.plain_text(0..=MAX_NAME)),
         headers: object.get("headers").map(headers).unwrap_or_default(),
     })
 }

@@ -69,7 +69,7 @@ fn read(text: &str, refuse: impl FnOnce(At<'_>)) -> Result<Policy, Vec<ConfigErr
     let tree = json::parse(text)
         .map_err(|error| vec![ConfigError { path: String::new(), problem: format!("not JSON: {error}") }])?;
     let reading = Reading::default();
-    let root = At::new(&tree, &reading);
+    let root = At { json: &tree, reading: &reading };
     let policy = policy(root);
     refuse(root);
     let problems = reading.into_problems();
@@ -96,7 +96,7 @@ fn policy(root: At<'_>) -> Option<Policy> {
     ])?;
     let identity = object.get("identity").and_then(identity::identity).unwrap_or_default();
     for name in [&identity.model_header, &identity.version_header, &identity.label_header] {
-        root.reading().headers.read(name);
+        root.reading.headers.read(name);
     }
     let (models, names) = object.need("models").map(model::models).unwrap_or_default();
     Some(Policy {
@@ -115,7 +115,7 @@ fn policy(root: At<'_>) -> Option<Policy> {
             .get("state_namespace")
             .and_then(At::state_namespace)
             .unwrap_or_else(|| "predictgate".into()),
-        owned_headers: header::owned(root.reading()),
+        owned_headers: header::owned(root.reading),
     })
 }
 

@@ -24,8 +24,11 @@ pub fn models(at: At<'_>) -> (Vec<Model>, Names) {
     if items.len() == 0 {
         at.expected::<()>("at least one model");
     }
-    let models = (0..).zip(items).filter_map(|(place, item)| model(item, ModelId(place), &mut names));
-    (models.collect(), names)
+    let mut models = Vec::with_capacity(items.len());
+    for (place, item) in (0..).zip(items) {
+        models.extend(model(item, ModelId(place), &mut names));
+    }
+    (models, names)
 }
 
 fn model(at: At<'_>, place: ModelId, names: &mut Names) -> Option<Model> {
@@ -92,7 +95,7 @@ fn targets(at: Option<At<'_>>) -> (Vec<Target>, Targets<'_>) {
         at.report(format!("found {} targets, expected at most {MAX_TARGETS}", entries.len()));
         return (vec![], Targets { are_unreadable: true, ..scope });
     }
-    let mut targets = vec![];
+    let mut targets = Vec::with_capacity(entries.len());
     for (place, (name, at)) in (0..).zip(entries) {
         if !name::is_visible(name, name::MAX_NAME) {
             at.report("expected a name of 1 to 256 bytes of visible ASCII");
@@ -158,9 +161,9 @@ fn rewrite(at: At<'_>) -> Option<Rewrite> {
 fn routes(at: Option<At<'_>>, targets: &Targets<'_>) -> (Vec<Route>, bool) {
     let mut names = Once::new();
     let mut catch_all = None;
-    let mut routes = vec![];
-    let items = at.and_then(|at| at.items(MAX_ROUTES));
-    for (place, item) in items.into_iter().flatten().enumerate() {
+    let Some(items) = at.and_then(|at| at.items(MAX_ROUTES)) else { return (vec![], false) };
+    let mut routes = Vec::with_capacity(items.len());
+    for (place, item) in items.enumerate() {
         if let Some(earlier) = catch_all {
             item.report(format!("never matches, routes[{earlier}] before it takes every request"));
         }

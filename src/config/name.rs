@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::at::At;
+use super::json::Value;
 use crate::units::Version;
 
 /// In bytes; a name of Istio's (`outbound|8500|v2|tfs.models.svc.cluster.local`) may be longer than a DNS name.
@@ -61,7 +62,7 @@ impl At<'_> {
             return Some(Version::Number(number));
         }
         match self.value() {
-            super::json::Value::Text(_) => self.name().map(|name| Version::parse(&name)),
+            Value::Text(_) => self.name().map(|name| Version::parse(&name)),
             _ => self.expected("a version such as \"2\""),
         }
     }

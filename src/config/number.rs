@@ -107,7 +107,7 @@ mod tests {
     ) {
         let expected = expected.into();
         let (tree, reading) = (json::parse(text).unwrap(), Reading::default());
-        let found = read(At::new(&tree, &reading));
+        let found = read(At { json: &tree, reading: &reading });
         assert_eq!(found, expected, "{text}");
         assert_eq!(reading.into_problems().is_empty(), expected.is_some(), "{text}");
     }

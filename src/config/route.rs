@@ -1,12 +1,14 @@
 //! `routes`: what they take, and where they send it.
 
+use std::time::Duration;
+
 use super::at::{At, Object, Once};
 use super::model::Targets;
-use super::{health, key, matching, time};
+use super::{health, key, matching, name, time};
 use crate::matching::Match;
 use crate::policy::{Mirror, Route, Sticky};
 use crate::split::{Arm, MAX_WEIGHT_SUM, Ramp, RampStep, Split};
-use crate::units::Share;
+use crate::units::{Share, TargetId};
 
 /// The route, and whether it takes every request.
 pub fn route(at: At<'_>, targets: &Targets<'_>, names: &mut Once<Box<str>>) -> Option<(Route, bool)> {
@@ -40,8 +42,9 @@ fn split(at: At<'_>, targets: &Targets<'_>) -> Option<Split> {
     }
     let mut once = Once::new();
     let count = items.len();
-    let arms: Vec<Arm> = items.filter_map(|item| arm(item, targets, &mut once)).collect();
-    let sum: u64 = arms.iter().map(|arm| u64::from(arm.weight)).sum();
+    let mut arms = Vec::with_capacity(count);
+    arms.extend(items.filter_map(|item| arm(item, targets, &mut once)));
+    let sum: u64 = arms.iter().map(|arm: &Arm| u64::from(arm.weight)).sum();
     // Where an arm could not be read, nothing can be said about the sum.
     if count == arms.len() && !(1..=u64::from(MAX_WEIGHT_SUM)).contains(&sum) {
         at.report(format!("weights sum to {sum}, expected 1 to {MAX_WEIGHT_SUM}"));
@@ -49,7 +52,7 @@ fn split(at: At<'_>, targets: &Targets<'_>) -> Option<Split> {
     Some(Split { arms })
 }
 
-fn arm(at: At<'_>, targets: &Targets<'_>, once: &mut Once<crate::units::TargetId>) -> Option<Arm> {
+fn arm(at: At<'_>, targets: &Targets<'_>, once: &mut Once<TargetId>) -> Option<Arm> {
     let object = at.object(&["target", "weight"])?;
     let target = object.need("target").and_then(|at| {
         let target = targets.find(at)?;
@@ -69,7 +72,7 @@ pub fn split_target(
     key: &str,
     targets: &Targets<'_>,
     split: Option<&Split>,
-) -> Option<crate::units::TargetId> {
+) -> Option<TargetId> {
     let at = object.need(key)?;
     let target = targets.find(at)?;
     if split.is_some_and(|split| split.arms.iter().all(|arm| arm.target != target)) {
@@ -86,10 +89,10 @@ fn sticky(at: At<'_>) -> Option<Sticky> {
     });
     Some(Sticky {
         by: by.unwrap_or_default(),
-        salt: object.get("salt").and_then(|it| it.plain_text(0..=super::name::MAX_NAME)).unwrap_or_default(),
+        salt: object.get("salt").and_then(|it| it.plain_text(0..=name::MAX_NAME)).unwrap_or_default(),
         rotate_every: object
             .get("rotate_every")
-            .and_then(|it| it.duration(std::time::Duration::from_secs(1)..=time::LONGEST)),
+            .and_then(|it| it.duration(Duration::from_secs(1)..=time::LONGEST)),
     })
 }
 
@@ -97,7 +100,7 @@ fn choose_by(at: At<'_>) -> Option<Box<str>> {
     at.object(&["header"])?.need("header").and_then(At::header_name)
 }
 
-fn fallback(at: At<'_>, targets: &Targets<'_>) -> Vec<crate::units::TargetId> {
+fn fallback(at: At<'_>, targets: &Targets<'_>) -> Vec<TargetId> {
     let mut once = Once::new();
     let find = |item| targets.find(item).inspect(|target| once.take(item, *target));
     at.items(MAX_ARMS).into_iter().flatten().filter_map(find).collect()

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::at::At;
+use super::json::Value;
 use crate::units::WallTime;
 
 /// The longest time that any setting takes.
@@ -18,7 +19,7 @@ const UNITS: [(&str, u64); 4] =
 
 impl At<'_> {
     pub fn duration(self, range: RangeInclusive<Duration>) -> Option<Duration> {
-        let super::json::Value::Text(text) = self.value() else { return self.expected(EXAMPLES) };
+        let Value::Text(text) = self.value() else { return self.expected(EXAMPLES) };
         let Some(duration) = duration(text) else { return self.expected(EXAMPLES) };
         if range.contains(&duration) {
             return Some(duration);

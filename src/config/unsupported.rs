@@ -6,7 +6,6 @@ use super::json::Value;
 pub fn refuse(root: At<'_>) {
     refuse_any(root.key("concurrency"));
     refuse_filled(root.key("rate_limits"));
-    refuse_word(root.key("identity").and_then(|it| it.key("compressed")), "first");
     refuse_word(root.key("metrics").and_then(|it| it.key("histograms")), "model");
     for model in root.key("models").into_iter().flat_map(At::children) {
         refuse_any(model.key("concurrency"));
