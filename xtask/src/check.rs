@@ -150,10 +150,15 @@ fn check_reference(file: &Path, reference: &Reference, report: &mut Report) -> O
         report.error(file, &reference.place, &problem);
         return None;
     }
+    println!("{}", line(file, &reference.place, &format!("stands in {}", other.display())));
     check_file(&other, report);
     let (_, documents) = read(&other).ok()?;
     match config_files::ecds_resource(documents.first()?, Some(&reference.name)) {
-        Ok(resource) => Some(resource.get("typed_config")?.clone()),
+        Ok(resource) => {
+            // Envoy reads it with the file that names it.
+            report.bootstraps.retain(|(file, _)| *file != other);
+            Some(resource.get("typed_config")?.clone())
+        }
         Err(problem) => {
             report.error(&other, "", &problem);
             None

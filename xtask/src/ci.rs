@@ -1,27 +1,25 @@
 //! All that must hold before a change is merged.
 
+use std::env;
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum as _;
 
 use crate::check::{self, Options};
 use crate::demo::{self, Backend};
 use crate::project::Project;
-use crate::report::Report;
+use crate::report::{Report, Unable};
 use crate::run::{Step, output_of};
 use crate::tiers::{self, Parts, Tier};
 use crate::{tools, wasm};
 
-/// Does every step, also after a failed one, and prints a table.
-///
-/// # Errors
-///
-/// Fails when a step fails.
-pub fn ci(project: &Project) -> Result<()> {
+/// Does every step, also after a failed one, and prints a table. Nothing may be left out.
+pub fn ci(project: &Project) -> ExitCode {
     let mut parts = Parts::of(project);
-    let mut report = Report::default();
+    let mut report = Report::new(Unable::Fails);
     report.step("fmt", || fmt(project));
     report.step("clippy", || clippy(project));
     report.step("build", || parts.module().map(drop));
@@ -36,7 +34,11 @@ pub fn ci(project: &Project) -> Result<()> {
         check::check(project, &Options { files, envoy: true, must_have_envoy: true })
     });
     report.step("compose files", || compose(project));
-    report.step("demo", || demo::demo(project, Backend::default(), &[], &mut parts));
+    report.step("demo", || {
+        let ended = demo::demo(project, Backend::default(), &[], &mut parts)?;
+        ensure!(ended == ExitCode::SUCCESS, "the demo did not show what it should");
+        Ok(())
+    });
     report.close()
 }
 
@@ -69,18 +71,18 @@ fn compose(project: &Project) -> Result<()> {
     for file in scenarios(project, "docker-compose.yaml")? {
         let mut command = tools::compose(project)?;
         command.arg("-f").arg(&file).args(["config", "--quiet"]);
-        Step::new(&format!("reading {}", project.short(&file)), command).run(&project.logs())?;
+        Step::new(&format!("reading {}", file.display()), command).run(&project.logs())?;
     }
     Ok(())
 }
 
-/// The file `name` of every folder under `envoy/`.
+/// The file `name` of every folder under `envoy/`, as one would type it in the project's folder.
 fn scenarios(project: &Project, name: &str) -> Result<Vec<PathBuf>> {
-    let folder = project.path("envoy");
-    let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    env::set_current_dir(project.root()).context("cannot go to the project's folder")?;
+    let entries = fs::read_dir("envoy").context("cannot read the folder envoy")?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path().join(name)).collect();
     files.retain(|file| file.exists());
     files.sort();
-    anyhow::ensure!(!files.is_empty(), "found no envoy/*/{name}");
+    ensure!(!files.is_empty(), "found no envoy/*/{name}");
     Ok(files)
 }

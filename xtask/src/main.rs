@@ -47,6 +47,7 @@ enum Command {
     /// or EnvoyFilter. Every error is printed with its file and path. Where Envoy and the built module are here,
     /// `envoy --mode validate` reads an envoy.yaml or ECDS file too, with the configuration inlined.
     Check {
+        /// What to check
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
         /// Leave out `envoy --mode validate`
@@ -63,6 +64,7 @@ enum Command {
         /// What answers
         #[arg(long, value_enum, default_value_t)]
         backend: Backend,
+        /// What the demo itself is told
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
     },
@@ -89,27 +91,29 @@ struct Install {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    run(Cli::parse().command).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-fn run(command: Command) -> Result<()> {
+fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Build(Install { install }) => wasm::build(&Project::here(install)).map(drop),
+        Command::Build(Install { install }) => {
+            wasm::build(&Project::here(install))?;
+        }
         Command::Check { files, no_envoy } => {
             let options = check::Options { files, envoy: !no_envoy, must_have_envoy: false };
-            check::check(&Project::here(false), &options)
+            check::check(&Project::here(false), &options)?;
         }
         Command::Demo { install: Install { install }, backend, arguments } => {
             let project = Project::here(install);
-            demo::demo(&project, backend, &arguments, &mut Parts::of(&project))
+            return demo::demo(&project, backend, &arguments, &mut Parts::of(&project));
         }
-        Command::Test { install: Install { install }, tiers } => tiers::test(&Project::here(install), &tiers),
-        Command::Ci(Install { install }) => ci::ci(&Project::here(install)),
+        Command::Test { install: Install { install }, tiers } => {
+            return Ok(tiers::test(&Project::here(install), &tiers));
+        }
+        Command::Ci(Install { install }) => return Ok(ci::ci(&Project::here(install))),
     }
+    Ok(ExitCode::SUCCESS)
 }

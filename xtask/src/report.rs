@@ -1,10 +1,10 @@
 //! What became of each step of `test` and `ci`.
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use crate::project::Project;
 use crate::run::is_unavailable;
 
 /// Test cases, as cargo counts them.
@@ -36,12 +36,23 @@ pub struct Row {
     took: Duration,
 }
 
-#[derive(Default)]
+/// What it means that this machine cannot do a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unable {
+    LeavesOut,
+    Fails,
+}
+
 pub struct Report {
+    unable: Unable,
     rows: Vec<Row>,
 }
 
 impl Report {
+    pub fn new(unable: Unable) -> Self {
+        Self { unable, rows: Vec::new() }
+    }
+
     /// Does a step that has no test cases.
     pub fn step(&mut self, name: &str, step: impl FnOnce() -> Result<()>) {
         self.tests(name, || step().map(|()| (Cases::default(), None)));
@@ -57,7 +68,7 @@ impl Report {
                 eprintln!("{name} failed: {failure}\n");
                 (Outcome::Failed, cases)
             }
-            Err(error) if is_unavailable(&error) && !Project::is_ci() => {
+            Err(error) if self.unable == Unable::LeavesOut && is_unavailable(&error) => {
                 eprintln!("{name} is left out: {error:#}\n");
                 (Outcome::LeftOut, Cases::default())
             }
@@ -69,20 +80,12 @@ impl Report {
         self.rows.push(Row { name: name.to_owned(), outcome, cases, took: started.elapsed() });
     }
 
-    /// Prints the table, and the sum of the test cases alone on the last line.
-    ///
-    /// # Errors
-    ///
-    /// Fails when a step failed.
-    pub fn close(self) -> Result<()> {
+    /// Prints the table and, alone on the last line, the sum of the test cases.
+    pub fn close(self) -> ExitCode {
         println!("\n{}", self.table());
         let cases = self.cases();
         println!("{} passed, {} failed", cases.passed, cases.failed);
-        let failed: Vec<&str> = self.failed().map(|row| row.name.as_str()).collect();
-        if failed.is_empty() {
-            return Ok(());
-        }
-        bail!("failed: {}", failed.join(", "))
+        if self.failed().next().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
     /// A step that failed without a failing test case counts as one, so that the sum never hides it.
@@ -120,16 +123,30 @@ mod tests {
     use anyhow::anyhow;
 
     use super::*;
+    use crate::run::unavailable;
+
+    fn failed(report: &Report) -> Vec<&str> {
+        report.failed().map(|row| row.name.as_str()).collect()
+    }
 
     #[test]
     fn a_step_that_fails_without_a_test_case_counts_as_one() {
-        let mut report = Report::default();
+        let mut report = Report::new(Unable::LeavesOut);
         report.step("lint", || Ok(()));
         report.step("build", || Err(anyhow!("no")));
         report.tests("unit", || Ok((Cases { passed: 3, failed: 2 }, Some("two".to_owned()))));
         report.tests("abi", || Ok((Cases { passed: 4, failed: 0 }, None)));
         assert_eq!(report.cases(), Cases { passed: 7, failed: 3 });
-        let error = report.close().unwrap_err();
-        assert_eq!(error.to_string(), "failed: build, unit");
+        assert_eq!(failed(&report), ["build", "unit"]);
+        assert_eq!(report.close(), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn a_step_that_the_machine_cannot_do_is_left_out_where_that_is_allowed() {
+        for (unable, expected) in [(Unable::LeavesOut, [].as_slice()), (Unable::Fails, &["envoy"])] {
+            let mut report = Report::new(unable);
+            report.step("envoy", || Err(unavailable("no Envoy").context("while looking for it")));
+            assert_eq!(failed(&report), expected);
+        }
     }
 }

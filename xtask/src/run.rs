@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, IsTerminal, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -137,20 +137,13 @@ impl Finished {
 
     /// Names the command, how it ended, the end of its output, where the whole of it is, and what to try.
     pub fn failure(&self, what: &str, next: Option<&str>, logs: &Path) -> String {
-        let ended = match self.status {
-            None => "was stopped, because it took too long".to_owned(),
-            Some(status) => match status.code() {
-                Some(code) => format!("failed with exit code {code}"),
-                None => format!("was ended: {status}"),
-            },
-        };
-        let mut text = format!("{what}: `{}` {ended}", self.command);
+        let mut text = format!("{what}: {}", self.ended());
         let (tail, cut) = tail(&self.output, TAIL_LINES);
         for line in tail {
             let _ = write!(text, "\n    {line}");
         }
-        if cut && let Ok(log) = self.save(what, logs) {
-            let _ = write!(text, "\nthe whole output: {}", log.display());
+        if cut {
+            let _ = write!(text, "\n{}", self.saved(what, logs));
         }
         if let Some(next) = next {
             let _ = write!(text, "\nnext: {next}");
@@ -158,12 +151,26 @@ impl Finished {
         text
     }
 
-    fn save(&self, what: &str, logs: &Path) -> Result<PathBuf> {
+    /// The command and how it ended.
+    pub fn ended(&self) -> String {
+        let how = match self.status {
+            None => "was stopped, because it took too long".to_owned(),
+            Some(status) => match status.code() {
+                Some(code) => format!("failed with exit code {code}"),
+                None => format!("was ended: {status}"),
+            },
+        };
+        format!("`{}` {how}", self.command)
+    }
+
+    /// Keeps the whole output in a file, and says in which.
+    pub fn saved(&self, what: &str, logs: &Path) -> String {
         let name: String = what.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        std::fs::create_dir_all(logs)?;
-        let path = logs.join(format!("{name}.log"));
-        std::fs::write(&path, &self.output)?;
-        Ok(path)
+        let log = logs.join(format!("{name}.log"));
+        match std::fs::create_dir_all(logs).and_then(|()| std::fs::write(&log, &self.output)) {
+            Ok(()) => format!("the whole output: {}", log.display()),
+            Err(error) => format!("the whole output cannot be kept in {}: {error}", log.display()),
+        }
     }
 }
 
@@ -276,7 +283,7 @@ impl<'a> Progress<'a> {
     }
 
     fn finish(self, elapsed: Duration, succeeded: bool) {
-        let end = if succeeded { "done" } else { "FAILED" };
+        let end = if succeeded { "done" } else { "failed" };
         let what = match self {
             Self::Terminal(bar, what) => {
                 bar.finish_and_clear();
