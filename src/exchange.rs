@@ -10,10 +10,10 @@ use std::fmt::Write as _;
 use crate::call::{Call, Kind};
 use crate::headers::Headers;
 use crate::hold::{Holds, HostAbility};
-use crate::identity::{Malformed, ModelSpec, Progress, Scanner};
+use crate::identity::{Compression, Encoding, Malformed, ModelSpec, Progress, Scanner, Unreadable, Until};
 use crate::matching::{Subject, all_hold};
 use crate::method::Method;
-use crate::policy::{AdminMethods, GrpcIdentity, Model, Otherwise, Policy, Route, Target};
+use crate::policy::{AdminMethods, Compressed, GrpcIdentity, Model, Otherwise, Policy, Route, Target};
 use crate::route;
 use crate::units::{Asked, Instant, ModelId, RouteId, TargetId, Version};
 use crate::verdict::{LocalReply, Protocol, Reason, Verdict, escape};
@@ -233,7 +233,8 @@ impl Exchange {
                 self.decide(world, &headers, method, &spec)
             }
             Kind::Grpc { method, layout, rpc } => {
-                let scanner = Scanner::new(layout, rpc, world.policy.identity.max_peek_bytes);
+                let scanner = Scanner::new(layout, rpc, world.policy.identity.max_peek_bytes)
+                    .with_compression(compression(world.policy, &headers));
                 let pending = Pending { method, headers, scanner };
                 let by_body = world.policy.identity.grpc == GrpcIdentity::Body
                     && world.holds.host() != HostAbility::Incapable;
@@ -286,7 +287,7 @@ impl Exchange {
     /// The deadline of a hold has come.
     pub fn hold_expired(&mut self, world: &mut World<'_>) -> Verdict {
         match std::mem::replace(&mut self.stage, Stage::Through) {
-            Stage::Held { pending, .. } if world.holds.host() == HostAbility::Unproven => {
+            Stage::Held { pending, .. } if world.holds.host() != HostAbility::Capable => {
                 self.stage = Stage::Released { pending, at: world.now };
                 Verdict::PASS
             }
@@ -436,8 +437,11 @@ impl Exchange {
         from: usize,
         ends: bool,
     ) -> Verdict {
-        if let Some(problem) = unreadable(&pending.scanner) {
-            return self.unknown(world.policy, problem);
+        if let Progress::Unreadable(why) = pending.scanner.progress() {
+            return self.unreadable(world.policy, why);
+        }
+        if pending.scanner.spec().name.is_empty() {
+            return self.unknown(world.policy, "the message names no model");
         }
         self.identity = IdentityResult::Body;
         let spec = pending.scanner.spec().clone();
@@ -471,8 +475,8 @@ impl Exchange {
                 "the message names another model, version, label or signature than the one that was routed",
             );
         }
-        if matches!(scanner.progress(), Progress::Compressed | Progress::TooLong) {
-            return unreadable(&scanner).map_or(Verdict::PASS, |problem| self.unknown(policy, problem));
+        if let Progress::Unreadable(why) = scanner.progress() {
+            return self.unreadable(policy, why);
         }
         if !ends {
             self.stage = Stage::Following(scanner);
@@ -567,6 +571,17 @@ impl Exchange {
         }
     }
 
+    fn unreadable(&mut self, policy: &Policy, why: Unreadable) -> Verdict {
+        match why {
+            // The configuration says so, whatever becomes of other requests without an identity.
+            Unreadable::Compressed => {
+                self.identity = IdentityResult::Unknown;
+                self.refuse(Reason::IdentityNotFound, why.explanation())
+            }
+            _ => self.unknown(policy, why.explanation()),
+        }
+    }
+
     fn hold_timed_out(&mut self, policy: &Policy) -> Verdict {
         self.identity = IdentityResult::Unknown;
         match policy.identity.on_hold_timeout {
@@ -636,13 +651,18 @@ fn spec_of_headers(policy: &Policy, headers: &Headers) -> Result<Option<ModelSpe
     Ok(Some(ModelSpec { name, asked, signature: String::new() }))
 }
 
-/// Why a settled message names no model.
-fn unreadable(scanner: &Scanner) -> Option<&'static str> {
-    match scanner.progress() {
-        Progress::Compressed => Some("the message is compressed, which is not read yet"),
-        Progress::TooLong => Some("a name, label or signature is longer than max_peek_bytes"),
-        Progress::Reading | Progress::Settled => {
-            scanner.spec().name.is_empty().then_some("the message names no model")
+/// What the configuration and the caller's `grpc-encoding` make of compressed messages.
+fn compression(policy: &Policy, headers: &Headers) -> Compression {
+    let until = match policy.identity.compressed {
+        Compressed::Reject => return Compression::Unread(Unreadable::Compressed),
+        Compressed::Scan => Until::End,
+        Compressed::First => Until::Identity,
+    };
+    match headers.get("grpc-encoding").and_then(Encoding::named) {
+        None => Compression::Unread(Unreadable::Encoding),
+        Some(encoding) => {
+            let most = u64::from(policy.identity.max_inflate_bytes);
+            Compression::Inflated { encoding, most, until }
         }
     }
 }

@@ -43,6 +43,11 @@ pub const MAX_HELD_UNPROVEN: u32 = 16;
 pub const TICK: Duration = Duration::from_millis(100);
 
 impl Holds {
+    /// The holds under a host of which it is known already.
+    pub fn under(host: HostAbility) -> Self {
+        Self { host, ..Self::default() }
+    }
+
     pub const fn host(&self) -> HostAbility {
         self.host
     }
@@ -73,9 +78,10 @@ impl Holds {
         self.deadlines.remove(&id);
     }
 
-    /// Ends the holds whose deadline has come, and names them.
+    /// Ends the holds whose deadline has come, and all of them where they make no sense, and names them.
     pub fn expire(&mut self, now: Instant) -> Vec<u32> {
-        self.deadlines.extract_if(|_, deadline| *deadline <= now).map(|(id, _)| id).collect()
+        let all = self.host == HostAbility::Incapable;
+        self.deadlines.extract_if(|_, deadline| all || *deadline <= now).map(|(id, _)| id).collect()
     }
 
     /// A body callback came during a hold.
@@ -129,14 +135,21 @@ mod tests {
     }
 
     #[test]
+    fn nobody_waits_longer_once_the_host_is_found_incapable() {
+        let mut holds = Holds::default();
+        holds.admit(1, at(10), 8).unwrap();
+        assert!(holds.conclude_incapable(Duration::ZERO));
+        assert_eq!(holds.expire(at(0)), [1]);
+    }
+
+    #[test]
     fn only_a_body_right_after_the_release_shows_an_incapable_host() {
         let mut holds = Holds::default();
         assert!(!holds.conclude_incapable(Duration::from_millis(101)));
         assert_eq!(holds.host(), HostAbility::Unproven);
         assert!(holds.conclude_incapable(Duration::from_millis(1)));
         assert!(!holds.conclude_incapable(Duration::from_millis(1)));
-        let mut proven = Holds::default();
-        proven.prove_capable();
+        let mut proven = Holds::under(HostAbility::Capable);
         assert!(!proven.conclude_incapable(Duration::ZERO));
         assert_eq!(proven.host(), HostAbility::Capable);
     }

@@ -7,12 +7,16 @@
     reason = "a test may stop where it stands"
 )]
 
+use flate2::write::GzEncoder;
 use predictgate::call::{Call, Kind};
 use predictgate::headers::Headers;
-use predictgate::identity::{Layout, ModelSpec, Progress, Rpc, Scanner};
+use predictgate::identity::{
+    Compression, Encoding, Layout, Malformed, ModelSpec, Progress, Rpc, Scanner, Unreadable, Until,
+};
 use predictgate::units::{Asked, Version};
 use proptest::prelude::*;
 use serde::Deserialize;
+use std::io::Write;
 
 #[derive(Deserialize)]
 struct Cases {
@@ -26,8 +30,6 @@ struct Case {
     #[serde(default)]
     malformed: bool,
     #[serde(default)]
-    compressed: bool,
-    #[serde(default)]
     model: String,
     version: Option<String>,
     label: Option<String>,
@@ -36,10 +38,13 @@ struct Case {
     body: String,
 }
 
+const GZIP: Compression =
+    Compression::Inflated { encoding: Encoding::Gzip, most: 1 << 20, until: Until::End };
+
 #[derive(Debug, PartialEq)]
 enum Reading {
     Malformed,
-    Compressed,
+    Unreadable(Unreadable),
     Spec(ModelSpec),
 }
 
@@ -47,9 +52,6 @@ impl Case {
     fn expected(&self) -> Reading {
         if self.malformed {
             return Reading::Malformed;
-        }
-        if self.compressed {
-            return Reading::Compressed;
         }
         let asked = match (&self.version, &self.label) {
             (Some(version), _) => Asked::Version(Version::parse(version)),
@@ -62,7 +64,7 @@ impl Case {
     fn scanner(&self) -> Scanner {
         let headers = [(":path", self.path.as_str()), ("content-type", "application/grpc")];
         match Call::read(&Headers::from_pairs(&headers)).kind {
-            Kind::Grpc { layout, rpc, .. } => Scanner::new(layout, rpc, 65_536),
+            Kind::Grpc { layout, rpc, .. } => Scanner::new(layout, rpc, 65_536).with_compression(GZIP),
             other => panic!("{}: {other:?}", self.name),
         }
     }
@@ -87,7 +89,7 @@ fn read<'a>(mut scanner: Scanner, pieces: impl IntoIterator<Item = &'a [u8]>) ->
     }
     match (scanner.end(), scanner.progress()) {
         (Err(_), _) => Reading::Malformed,
-        (_, Progress::Compressed) => Reading::Compressed,
+        (_, Progress::Unreadable(why)) => Reading::Unreadable(why),
         _ => Reading::Spec(scanner.merged().clone()),
     }
 }
@@ -120,7 +122,6 @@ fn following_reads_what_feeding_reads() {
             }
             let reading = match outcome.and_then(|()| scanner.end()) {
                 Err(_) => Reading::Malformed,
-                Ok(()) if scanner.progress() == Progress::Compressed => Reading::Compressed,
                 Ok(()) => Reading::Spec(scanner.merged().clone()),
             };
             assert_eq!(reading, case.expected(), "{} in pieces of {chunk}", case.name);
@@ -199,6 +200,55 @@ fn a_later_model_spec_that_changes_the_identity_contradicts() {
     check(&[(1, RESNET), (2, &tensor), (1, b"\x1a\x01s")], true);
 }
 
+/// The message of a frame, compressed by gzip.
+fn gzip(frame: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(&frame[5..]).unwrap();
+    let message = encoder.finish().unwrap();
+    [&[1][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), &message].concat()
+}
+
+fn compressed(until: Until) -> Scanner {
+    let compression = Compression::Inflated { encoding: Encoding::Gzip, most: 1 << 23, until };
+    Scanner::new(Layout::ModelSpec, Rpc::Unary, 64).with_compression(compression)
+}
+
+#[test]
+fn a_contradiction_inside_a_compressed_message_is_seen_unless_reading_stops_at_the_identity() {
+    let tensor: Vec<u8> =
+        (0..30_000_u32).flat_map(|place| place.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let frame = gzip(&message(&[(1, RESNET), (2, &tensor), (1, BERT)]));
+    for (until, expected) in [(Until::End, true), (Until::Identity, false)] {
+        for chunk in [1, 1000, usize::MAX] {
+            let mut scanner = compressed(until);
+            frame.chunks(chunk).for_each(|piece| scanner.feed(piece).unwrap());
+            assert_eq!(scanner.end(), Ok(()));
+            assert_eq!(scanner.spec().name, "resnet");
+            assert!(scanner.contradicted() == expected || chunk == usize::MAX, "{until:?}");
+        }
+    }
+}
+
+#[test]
+fn a_compressed_message_that_ends_inside_a_field_is_malformed() {
+    let whole = message(&[(1, RESNET), (2, &[7; 100])]);
+    for end in 6..whole.len() {
+        let mut scanner = compressed(Until::End);
+        let complete = end == 15;
+        assert_eq!(scanner.feed(&gzip(&whole[..end])).is_ok(), complete, "cut at {end}");
+    }
+}
+
+#[test]
+fn what_is_not_what_its_encoding_says_is_unreadable() {
+    let mut scanner = compressed(Until::End);
+    scanner.feed(&[1, 0, 0, 0, 3, 0x1f, 0x8b, 9]).unwrap();
+    assert_eq!(scanner.progress(), Progress::Unreadable(Unreadable::Corrupt));
+    let mut scanner = compressed(Until::End);
+    scanner.feed(&gzip(&message(&[(1, RESNET)]))[..20]).unwrap();
+    assert_eq!(scanner.end(), Err(Malformed::Truncated));
+}
+
 #[test]
 fn every_message_of_a_stream_must_name_the_same_model() {
     let stream =
@@ -223,7 +273,7 @@ fn the_headers_identity_is_held_against_the_body_without_the_signature() {
 fn a_name_above_the_limit_is_not_held() {
     let mut scanner = Scanner::new(Layout::ModelSpec, Rpc::Unary, 5);
     scanner.feed(&message(&[(1, RESNET)])).unwrap();
-    assert_eq!(scanner.progress(), Progress::TooLong);
+    assert_eq!(scanner.progress(), Progress::Unreadable(Unreadable::TooLong));
 }
 
 proptest! {

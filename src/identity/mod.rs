@@ -7,10 +7,12 @@
 //! type for an unknown one, and calls malformed what the server would refuse.
 //! It holds the text of a name and a few numbers, never a tensor.
 
+mod inflate;
 mod scanner;
 mod varint;
 
-pub use scanner::{Layout, Malformed, Progress, Rpc, Scanner};
+pub use inflate::Encoding;
+pub use scanner::{Compression, Layout, Malformed, Progress, Rpc, Scanner, Unreadable, Until};
 
 use crate::units::Asked;
 

@@ -5,6 +5,7 @@
 use std::mem;
 
 use super::ModelSpec;
+use super::inflate::{Encoding, Inflater, Refused};
 use super::varint::Varint;
 use crate::units::{Asked, Version};
 
@@ -56,10 +57,53 @@ pub enum Progress {
     Reading,
     /// It is complete and another field has begun, or the message has ended, perhaps without any.
     Settled,
-    /// It cannot be read: the message is compressed.
+    /// It cannot be read, and nothing after it.
+    Unreadable(Unreadable),
+}
+
+/// Why an identity cannot be read although nothing shows that the server would refuse the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// The message is compressed, and compressed messages are not to be read.
     Compressed,
-    /// It cannot be held: a name, label or signature is longer than the limit.
+    /// The message is compressed in an encoding that is not known.
+    Encoding,
+    /// The message is not what its encoding says.
+    Corrupt,
+    /// The message grows beyond the limit.
+    TooLarge,
+    /// A name, label or signature is longer than the limit.
     TooLong,
+}
+
+impl Unreadable {
+    pub const fn explanation(self) -> &'static str {
+        match self {
+            Self::Compressed => "compressed messages are refused",
+            Self::Encoding => "the message is compressed in a grpc-encoding other than gzip and deflate",
+            Self::Corrupt => "the compressed message is not what its grpc-encoding says",
+            Self::TooLarge => "the compressed message grows beyond max_inflate_bytes or a thousandfold",
+            Self::TooLong => "a name, label or signature is longer than max_peek_bytes",
+        }
+    }
+}
+
+/// What is done with compressed messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// They are not read, for this reason.
+    Unread(Unreadable),
+    /// They are inflated, to at most so many bytes each.
+    Inflated { encoding: Encoding, most: u64, until: Until },
+}
+
+/// How far a compressed message is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// To the end, so that a later contradiction is seen.
+    End,
+    /// To the identity; nothing of the body is read after it.
+    Identity,
 }
 
 /// Reads the body of a gRPC request in pieces of any size.
@@ -68,6 +112,9 @@ pub struct Scanner {
     layout: Layout,
     rpc: Rpc,
     max_text: u32,
+    compression: Compression,
+    /// The compressed message around the position.
+    inflating: Option<Box<Inflating>>,
     first_message: bool,
     progress: Progress,
     state: State,
@@ -83,6 +130,25 @@ pub struct Scanner {
     seen: bool,
     pinned: Pinned,
     contradicted: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Inflating {
+    inflater: Inflater,
+    /// How many of its compressed bytes are still to come.
+    left: u32,
+}
+
+/// Why inflating stopped.
+enum Stopped {
+    Malformed(Malformed),
+    Refused(Refused),
+}
+
+impl From<Refused> for Stopped {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
 }
 
 /// The identity that counts, with which every message must end.
@@ -203,6 +269,8 @@ impl Scanner {
             layout,
             rpc,
             max_text,
+            compression: Compression::Unread(Unreadable::Encoding),
+            inflating: None,
             first_message: true,
             progress: Progress::Reading,
             state: PREFIX,
@@ -215,6 +283,12 @@ impl Scanner {
             pinned: Pinned::No,
             contradicted: false,
         }
+    }
+
+    /// What to do with compressed messages; without it they are unreadable.
+    #[must_use]
+    pub fn with_compression(self, compression: Compression) -> Self {
+        Self { compression, ..self }
     }
 
     pub const fn progress(&self) -> Progress {
@@ -249,8 +323,8 @@ impl Scanner {
     /// How many of the next bytes are content that need not be read.
     pub const fn skippable(&self) -> u64 {
         match self.state {
-            State::Skip { left } => left,
             State::Opaque => u64::MAX,
+            State::Skip { left } if self.inflating.is_none() => left,
             _ => 0,
         }
     }
@@ -269,6 +343,7 @@ impl Scanner {
     ) -> Result<(), Malformed> {
         // The fields around a model_spec fit; more would copy content for nothing.
         const WINDOW: usize = 256;
+        const COMPRESSED_WINDOW: usize = 16_384;
         let mut at = 0_usize;
         while at < length {
             let left = length.saturating_sub(at);
@@ -278,7 +353,8 @@ impl Scanner {
                 at = at.saturating_add(skip);
                 continue;
             }
-            let bytes = read(at, left.min(WINDOW)).ok_or(Malformed::Truncated)?;
+            let window = if self.inflating.is_some() { COMPRESSED_WINDOW } else { WINDOW };
+            let bytes = read(at, left.min(window)).ok_or(Malformed::Truncated)?;
             let bytes = bytes.as_ref();
             if bytes.is_empty() {
                 return Err(Malformed::Truncated);
@@ -295,26 +371,88 @@ impl Scanner {
     ///
     /// The first thing that the server would refuse.
     pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Malformed> {
-        while let Some((&byte, rest)) = bytes.split_first() {
-            let run = match self.state {
-                State::Skip { left } | State::Text { left, .. } => left,
-                State::Opaque => return Ok(()),
-                _ => 0,
+        while !bytes.is_empty() && !matches!(self.state, State::Opaque) {
+            bytes = match self.inflating.take() {
+                Some(inflating) => self.feed_compressed(inflating, bytes)?,
+                None => self.step(bytes)?,
             };
-            if run == 0 {
-                self.take(byte)?;
-                bytes = rest;
-            } else {
-                let run = usize::try_from(run).unwrap_or(usize::MAX).min(bytes.len());
-                let (content, rest) = bytes.split_at_checked(run).unwrap_or((bytes, &[]));
-                if matches!(self.state, State::Text { .. }) {
-                    self.text.extend_from_slice(content);
-                }
-                self.advance(run)?;
-                bytes = rest;
-            }
         }
         Ok(())
+    }
+
+    /// Reads the next byte, or the next bytes of content, and gives what follows.
+    fn step<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Malformed> {
+        let run = match self.state {
+            State::Skip { left } | State::Text { left, .. } => left,
+            State::Opaque => return Ok(&[]),
+            _ => 0,
+        };
+        if run == 0 {
+            let Some((&byte, rest)) = bytes.split_first() else {
+                return Ok(&[]);
+            };
+            self.take(byte)?;
+            return Ok(rest);
+        }
+        let run = usize::try_from(run).unwrap_or(usize::MAX).min(bytes.len());
+        let (content, rest) = bytes.split_at_checked(run).unwrap_or((bytes, &[]));
+        if matches!(self.state, State::Text { .. }) {
+            self.text.extend_from_slice(content);
+        }
+        self.advance(run)?;
+        Ok(rest)
+    }
+
+    /// Reads the next bytes of a compressed message, and gives what follows the message.
+    fn feed_compressed<'a>(
+        &mut self,
+        mut inflating: Box<Inflating>,
+        bytes: &'a [u8],
+    ) -> Result<&'a [u8], Malformed> {
+        let length = usize::try_from(inflating.left).unwrap_or(usize::MAX).min(bytes.len());
+        let (part, rest) = bytes.split_at_checked(length).unwrap_or((bytes, &[]));
+        inflating.left = inflating.left.saturating_sub(u32::try_from(length).unwrap_or(u32::MAX));
+        let fed = inflating.inflater.feed(part, |mut plain| {
+            while !plain.is_empty() {
+                plain = self.step(plain).map_err(Stopped::Malformed)?;
+            }
+            Ok(())
+        });
+        match fed {
+            Err(Stopped::Malformed(malformed)) => return Err(malformed),
+            Err(Stopped::Refused(Refused::Corrupt)) => self.give_up(Unreadable::Corrupt),
+            Err(Stopped::Refused(Refused::TooLarge)) => self.give_up(Unreadable::TooLarge),
+            Ok(()) if matches!(self.state, State::Opaque) => {}
+            Ok(()) if inflating.left > 0 => {
+                let read_on =
+                    !matches!(self.compression, Compression::Inflated { until: Until::Identity, .. })
+                        || self.progress == Progress::Reading;
+                if read_on {
+                    self.inflating = Some(inflating);
+                } else {
+                    self.state = State::Opaque;
+                }
+            }
+            Ok(()) if inflating.inflater.is_done() => self.end_inflated()?,
+            Ok(()) => self.give_up(Unreadable::Corrupt),
+        }
+        Ok(rest)
+    }
+
+    /// A compressed message has ended, whose length was not known before.
+    fn end_inflated(&mut self) -> Result<(), Malformed> {
+        let between_fields = matches!(self.state, State::Tag(varint) if varint.is_empty());
+        if !between_fields || !self.groups.is_empty() || self.frames.depth > 0 {
+            return Err(Malformed::Wire);
+        }
+        self.end_message();
+        Ok(())
+    }
+
+    /// Reads nothing more.
+    fn give_up(&mut self, unreadable: Unreadable) {
+        self.progress = Progress::Unreadable(unreadable);
+        self.state = State::Opaque;
     }
 
     /// The body has ended.
@@ -324,7 +462,8 @@ impl Scanner {
     /// When it ended inside a message.
     pub const fn end(&self) -> Result<(), Malformed> {
         match self.state {
-            State::Prefix { have: 0, .. } | State::Opaque => Ok(()),
+            State::Opaque => Ok(()),
+            State::Prefix { have: 0, .. } if self.inflating.is_none() => Ok(()),
             _ => Err(Malformed::Truncated),
         }
     }
@@ -381,16 +520,28 @@ impl Scanner {
                 let length = (length << 8) | u32::from(byte);
                 if have < 4 {
                     self.state = State::Prefix { have: have.saturating_add(1), flag, length };
-                } else if flag == 1 {
-                    self.progress = Progress::Compressed;
-                    self.state = State::Opaque;
-                } else {
+                } else if flag == 0 {
                     self.begin_message(u64::from(length));
                     return self.close_ended();
+                } else {
+                    self.begin_compressed(length);
                 }
             }
         }
         Ok(())
+    }
+
+    fn begin_compressed(&mut self, length: u32) {
+        match self.compression {
+            Compression::Unread(unreadable) => self.give_up(unreadable),
+            // No compressed stream is empty.
+            Compression::Inflated { .. } if length == 0 => self.give_up(Unreadable::Corrupt),
+            Compression::Inflated { encoding, most, .. } => {
+                let inflater = Inflater::new(encoding, most);
+                self.begin_message(u64::MAX);
+                self.inflating = Some(Box::new(Inflating { inflater, left: length }));
+            }
+        }
     }
 
     fn begin_message(&mut self, length: u64) {
@@ -486,10 +637,7 @@ impl Scanner {
         }
         match field {
             Field::Unknown => self.state = State::Skip { left: length },
-            Field::Text(_) if length > u64::from(self.max_text) => {
-                self.progress = Progress::TooLong;
-                self.state = State::Opaque;
-            }
+            Field::Text(_) if length > u64::from(self.max_text) => self.give_up(Unreadable::TooLong),
             Field::Text(field) => {
                 self.set_apart();
                 self.seen = true;

@@ -41,6 +41,12 @@ mod abi {
             value_size: usize,
         ) -> u32;
         pub fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
+        pub fn proxy_get_property(
+            path: *const u8,
+            path_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
         pub fn proxy_continue_stream(stream: u32) -> u32;
         pub fn proxy_send_local_response(
             status: u32,
@@ -131,6 +137,14 @@ pub fn set_tick_period(milliseconds: u32) {
 
 pub fn plugin_configuration() -> Vec<u8> {
     buffer(Buffer::PluginConfiguration, 0, usize::MAX).unwrap_or_default()
+}
+
+/// The name of the plugin, which an update of its configuration keeps.
+pub fn plugin_name() -> Vec<u8> {
+    const PATH: &str = "plugin_name";
+    // SAFETY: all pointers are valid for the call.
+    bytes(|data, size| unsafe { abi::proxy_get_property(PATH.as_ptr(), PATH.len(), data, size) })
+        .unwrap_or_default()
 }
 
 /// Bytes of the request body that the current callback is about.

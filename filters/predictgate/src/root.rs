@@ -16,6 +16,11 @@ use crate::host;
 use crate::http::{Http, Unconfigured};
 use crate::metrics::{Metric, Metrics};
 
+thread_local! {
+    /// The plugins of this VM whose host was proven capable of holds: an update of a configuration does not unlearn it.
+    static CAPABLE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
 /// One configuration in one worker. An update makes a new root beside the old one, which goes on with its streams.
 #[derive(Default)]
 pub struct Root {
@@ -24,6 +29,7 @@ pub struct Root {
 
 /// What the streams of a root share.
 pub struct Worker {
+    plugin: Vec<u8>,
     policy: Policy,
     state: RefCell<State>,
 }
@@ -62,12 +68,19 @@ impl Worker {
             state.held.remove(&id);
         }
         state.count_held(&self.policy, held);
-        if host == HostAbility::Unproven && state.holds.host() == HostAbility::Incapable {
-            log::error!(
-                "this host runs no body callback while headers are held: set allow_on_headers_stop_iteration, \
-                 or identity.grpc to \"metadata\"; from now on requests are routed by their headers alone"
-            );
-            state.metrics.add(&self.policy, Metric::HostCannotHold, 1);
+        if host == HostAbility::Unproven {
+            match state.holds.host() {
+                HostAbility::Unproven => {}
+                HostAbility::Capable => remember_capable(&self.plugin),
+                HostAbility::Incapable => {
+                    log::error!(
+                        "this host runs no body callback while headers are held: set \
+                         allow_on_headers_stop_iteration, or identity.grpc to \"metadata\"; \
+                         from now on requests are routed by their headers alone"
+                    );
+                    state.metrics.add(&self.policy, Metric::HostCannotHold, 1);
+                }
+            }
         }
         verdict
     }
@@ -146,7 +159,9 @@ impl RootContext for Root {
         };
         match accepted {
             Ok(policy) => {
-                self.worker = Some(Rc::new(Worker { policy, state: RefCell::default() }));
+                let plugin = host::plugin_name();
+                let state = State { holds: Holds::under(remembered(&plugin)), ..State::default() };
+                self.worker = Some(Rc::new(Worker { plugin, policy, state: RefCell::new(state) }));
                 host::set_tick_period(u32::try_from(TICK.as_millis()).unwrap_or(u32::MAX));
                 true
             }
@@ -178,6 +193,22 @@ impl RootContext for Root {
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
+}
+
+fn remembered(plugin: &[u8]) -> HostAbility {
+    let capable =
+        CAPABLE.with(|names| names.try_borrow().is_ok_and(|names| names.iter().any(|name| name == plugin)));
+    if capable { HostAbility::Capable } else { HostAbility::Unproven }
+}
+
+fn remember_capable(plugin: &[u8]) {
+    CAPABLE.with(|names| {
+        if let Ok(mut names) = names.try_borrow_mut()
+            && !names.iter().any(|name| name == plugin)
+        {
+            names.push(plugin.to_vec());
+        }
+    });
 }
 
 /// An operator may change Envoy's log level at any time.
