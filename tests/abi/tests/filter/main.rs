@@ -1,6 +1,7 @@
 //! The built filter in a host that plays Envoy: `PREDICTGATE_WASM` names the module.
 
 mod accounting;
+mod budget;
 mod configuration;
 mod holds;
 mod hostile;

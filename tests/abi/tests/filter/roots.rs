@@ -48,6 +48,18 @@ fn the_old_configuration_still_ends_its_holds() {
 }
 
 #[test]
+fn what_is_known_of_the_host_outlives_an_update() {
+    let mut worker = worker();
+    complete(&worker, Asked::Latest, 0);
+    worker.reconfigure(other()).unwrap();
+    let streams: Vec<_> = (0..20).map(|_| worker.stream()).collect();
+    for stream in &streams {
+        stream.request_headers(&grpc(PREDICT), false);
+    }
+    assert_eq!(held(&worker), 20, "an unproven host would hold 16");
+}
+
+#[test]
 fn draining_cuts_what_is_held_and_leaves_the_gauge_at_zero() {
     let mut worker = worker();
     let old: Vec<_> = (0..3).map(|_| worker.stream()).collect();
