@@ -152,3 +152,58 @@ fn each_refusal_is_counted_by_model_and_reason() {
     assert_eq!(worker.process().metric("predictgate_rejected", &[]), 3);
     assert_eq!(worker.process().metric("predictgate_requests", &[]), 0);
 }
+
+#[test]
+fn a_grpc_web_client_reads_the_status_in_the_headers() {
+    let mut headers = grpc(PREDICT);
+    headers.retain(|(name, _)| *name != "content-type");
+    headers.push(("content-type", "application/grpc-web+proto"));
+    let state = send(&worker(), &headers, &[&predict("other", Asked::Latest, 1)]).state();
+    refused_grpc(&state, "model_not_configured", 5);
+    assert_eq!(state.response_header(":status").as_deref(), Some("200"));
+    assert_eq!(state.response_header("content-type").as_deref(), Some("application/grpc-web+proto"));
+}
+
+#[test]
+fn without_identity_headers_the_body_refuses_late_however_it_is_cut() {
+    let worker = start(&with_identity(json!({ "grpc": "metadata" })));
+    for (body, reason, status) in [
+        (predict("other", Asked::Latest, 5000), "model_not_configured", 5),
+        (predict("", Asked::Latest, 5000), "identity_not_found", 3),
+        (contradiction(), "contradicting_model_spec", 3),
+    ] {
+        for length in [usize::MAX, 1000, 1] {
+            let stream = send(&worker, &grpc(PREDICT), &body.chunks(length).collect::<Vec<_>>());
+            let state = stream.state();
+            refused_grpc(&state, reason, status);
+            assert!(!state.complete, "the server executes nothing");
+            stream.log();
+        }
+    }
+}
+
+#[test]
+fn what_the_operator_lets_pass_goes_on_untouched() {
+    let mut configuration = with_identity(json!({ "on_unknown": "pass" }));
+    configuration["unmatched"] = "pass".into();
+    let worker = start(&configuration);
+    for body in [predict("other", Asked::Latest, 10), predict("", Asked::Latest, 10), vec![0; 5]] {
+        let stream = send(&worker, &grpc(PREDICT), &[&body]);
+        let state = stream.state();
+        assert_eq!((state.reply.as_ref(), state.complete), (None, true));
+        assert_eq!(state.body, body);
+        assert_eq!(state.header("x-predictgate-cluster"), None);
+        assert_eq!(state.header("x-predictgate-target"), None);
+    }
+}
+
+#[test]
+fn a_second_reply_is_never_sent() {
+    let worker = worker();
+    let stream = send(&worker, &grpc(PREDICT), &[&predict("other", Asked::Latest, 1)]);
+    worker.process().advance(crate::setup::HOLD_TIMEOUT);
+    worker.tick();
+    stream.log();
+    assert_eq!(worker.process().calls("proxy_send_local_response"), 1);
+    assert_eq!(worker.process().metric("predictgate_rejected", &[]), 1);
+}
