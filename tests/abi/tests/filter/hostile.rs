@@ -180,7 +180,7 @@ fn play(worker: &Worker, stream: &Stream, headers: &[(Vec<u8>, Vec<u8>)], events
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_that_a_client_sends_kills_the_vm(

@@ -38,7 +38,7 @@ impl Case {
         if self.malformed {
             return Err("malformed_request");
         }
-        if self.compressed || self.model.is_empty() {
+        if self.model.is_empty() {
             return Err("identity_not_found");
         }
         let asked = match (&self.version, &self.label) {
@@ -70,6 +70,9 @@ fn outcome(state: &State) -> Result<String, String> {
 fn play(worker: &Worker, case: &Case, length: usize) -> State {
     let mut headers = grpc(&case.path);
     headers.push(("x-predictgate-explain", "1"));
+    if case.compressed {
+        headers.push(("grpc-encoding", "gzip"));
+    }
     let bytes = case.bytes();
     let stream = send(worker, &headers, &bytes.chunks(length).collect::<Vec<_>>());
     if stream.state().reply.is_none() {
@@ -113,4 +116,12 @@ fn every_case_is_read_as_the_server_reads_it_however_it_is_cut() {
             }
         }
     }
+}
+
+#[test]
+fn a_compressed_message_whose_encoding_is_not_told_has_no_identity() {
+    let (worker, cases) = cases();
+    let case = cases.into_iter().find(|case| case.compressed).expect("one case is compressed");
+    let state = play(&worker, &Case { compressed: false, ..case }, usize::MAX);
+    assert_eq!(outcome(&state), Err("identity_not_found".to_owned()));
 }
