@@ -139,14 +139,26 @@ impl Envoy {
         Ok((accepted, rejected))
     }
 
-    /// Waits until this many hosts of a cluster pass their health check.
+    /// Waits until some host of a cluster passes its health check.
     ///
     /// # Errors
     ///
-    /// When they do not within the deadline.
-    pub async fn wait_for_healthy(&self, cluster: &str, hosts: usize) -> Result<()> {
-        until(format!("{hosts} healthy hosts in {cluster}"), || async {
-            Ok((self.admin.healthy_hosts(cluster).await?.0 == hosts).then_some(()))
+    /// When none does within the deadline.
+    pub async fn wait_for_healthy(&self, cluster: &str) -> Result<()> {
+        until(format!("a healthy host in {cluster}"), || async {
+            Ok((0 < self.admin.healthy_hosts(cluster).await?.0).then_some(()))
+        })
+        .await
+    }
+
+    /// Waits until no host of a cluster passes its health check.
+    ///
+    /// # Errors
+    ///
+    /// When one still does at the deadline.
+    pub async fn wait_for_none_healthy(&self, cluster: &str) -> Result<()> {
+        until(format!("no healthy host in {cluster}"), || async {
+            Ok((self.admin.healthy_hosts(cluster).await?.0 == 0).then_some(()))
         })
         .await
     }

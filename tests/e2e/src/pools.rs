@@ -51,7 +51,7 @@ impl Pools {
     /// When it does not within the deadline.
     pub async fn wait_until_healthy(&self, envoy: &Envoy) -> Result<()> {
         for cluster in ["tfs-v1", "tfs-v2", "tfs-v1-rest", "tfs-v2-rest"] {
-            envoy.wait_for_healthy(cluster, 1).await?;
+            envoy.wait_for_healthy(cluster).await?;
         }
         Ok(())
     }

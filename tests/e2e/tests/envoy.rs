@@ -6,7 +6,16 @@
 mod envoy {
     mod stage;
 
+    mod bodies;
+    mod compose;
     mod configuration;
+    mod grpc;
+    mod hold;
+    mod hostile;
+    mod metadata;
+    mod observability;
     mod pools;
+    mod refusals;
     mod rest;
+    mod spoofing;
 }

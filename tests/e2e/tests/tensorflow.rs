@@ -107,7 +107,7 @@ async fn start_envoy(servers: &TensorFlow) -> Result<Envoy> {
     let scenario = scenario.host("tfs-v1", servers.v1.grpc, servers.v1.rest);
     let envoy = scenario.host("tfs-v2", servers.v2.grpc, servers.v2.rest).start().await?;
     for cluster in ["tfs-v1", "tfs-v2", "tfs-v1-rest", "tfs-v2-rest"] {
-        envoy.wait_for_healthy(cluster, 1).await?;
+        envoy.wait_for_healthy(cluster).await?;
     }
     Ok(envoy)
 }

@@ -1,8 +1,15 @@
 //! What becomes of a configuration, good or bad, at a start and while Envoy serves.
 
+use model_server::client::{Asked, predict_request};
+use model_server::framing::frame;
+use model_server::{Code, Rpc};
+use predictgate_e2e::pools::MODEL;
+use predictgate_e2e::wait::until;
 use predictgate_e2e::{Pools, Update};
+use prost::Message;
+use serde_json::json;
 
-use super::stage::{BY_V1, BY_V2, Stage, header};
+use super::stage::{BY_V1, BY_V2, Stage, X, header};
 
 /// Two mistakes at once: a target that is not defined and a key that does not exist.
 const BAD: &str = r#"{
@@ -64,17 +71,46 @@ async fn a_bad_update_leaves_the_running_configuration_in_force_and_is_counted()
 }
 
 #[tokio::test]
-async fn a_good_update_takes_the_next_requests() {
-    let mut stage = Stage::quickstart().await;
-    assert_eq!(stage.post("/v1/models/resnet:predict").await.values(), BY_V1);
+async fn a_good_update_takes_the_next_requests_on_connections_old_and_new() {
+    let mut stage = Stage::with(|scenario| Ok(scenario.concurrency(2))).await;
+    let latest = predict_request(MODEL, Asked::Latest, &X);
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let client = stage.client().await;
+        assert_eq!(client.predict(&latest).await.unwrap().ok().unwrap().values(), BY_V1);
+        clients.push(client);
+    }
     assert_eq!(stage.envoy.configure(ALL_TO_V2).await.unwrap(), Update::Accepted);
+    clients.push(stage.client().await);
     // Envoy tells the workers after it has counted, so a request may still meet the old configuration.
-    predictgate_e2e::wait::until("an answer of version 2", || async {
-        let numbers = stage.post("/v1/models/resnet:predict").await.values();
-        Ok((numbers == BY_V2).then_some(()))
+    for client in &clients {
+        until("an answer of version 2", || async {
+            Ok((client.predict(&latest).await?.ok()?.values() == BY_V2).then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_held_during_an_update_keeps_the_configuration_that_it_began_with() {
+    let mut stage = Stage::configured(|it| it["identity"] = json!({ "hold_timeout": "30s" })).await;
+    let raw = stage.raw().await;
+    let headers: [(&str, &[u8]); 2] = [("content-type", b"application/grpc"), ("te", b"trailers")];
+    let mut stream = raw.open(raw.post(Rpc::Predict.path(), &headers).unwrap(), false).await.unwrap();
+    stage.wait_for_metric("predictgate_held", &[], 1.0).await;
+    assert_eq!(stage.envoy.configure(ALL_TO_V2).await.unwrap(), Update::Accepted);
+    until("the new configuration", || async {
+        Ok((stage.post("/v1/models/resnet:predict").await.values() == BY_V2).then_some(()))
     })
     .await
     .unwrap();
+    let body = frame(&predict_request(MODEL, Asked::Version(1), &X).encode_to_vec());
+    stream.send_last(body).unwrap();
+    let answer = stream.answer().await;
+    assert_eq!(answer.header("grpc-status"), Some("0"), "{answer:?}");
+    assert_eq!(stage.pools.v1.counts().executed_by(MODEL, 1, Rpc::Predict), 1);
+    stage.wait_for_metric("predictgate_held", &[], 0.0).await;
 }
 
 #[tokio::test]
@@ -92,10 +128,13 @@ async fn a_cold_start_with_a_bad_configuration_refuses_everything_until_a_good_o
         assert_eq!(header(&answer, "x-predictgate-reason"), Some("not_configured"));
         assert_eq!(answer.error().as_deref(), Some("predictgate has no accepted configuration"));
     }
+    let reply = stage.client().await.predict(&predict_request(MODEL, Asked::Version(1), &X)).await.unwrap();
+    assert_eq!(reply.code(), Code::Unavailable);
+    assert_eq!(reply.text, "predictgate has no accepted configuration");
     assert_eq!(stage.executed(), (0, 0));
 
     assert_eq!(stage.envoy.publish(good).await.unwrap(), Update::Accepted);
-    predictgate_e2e::wait::until("an answer of version 1", || async {
+    until("an answer of version 1", || async {
         let answer = stage.post("/v1/models/resnet:predict").await;
         Ok((answer.status == 200).then_some(()))
     })

@@ -4,12 +4,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Method;
-use model_server::Fault;
-use model_server::client::rest;
+use model_server::client::raw::Step;
+use model_server::client::{Asked, predict_request, rest};
+use model_server::framing::frame;
+use model_server::{Fault, Rpc};
 use predictgate_e2e::pools::MODEL;
 use predictgate_e2e::wait::until;
+use prost::Message;
+use serde_json::json;
 
-use super::stage::{BY_V1, BY_V2, Stage, instances};
+use super::stage::{BY_V1, BY_V2, Stage, X, instances};
 
 #[tokio::test]
 async fn the_backup_pool_takes_over_when_no_host_of_the_stable_pool_is_left() {
@@ -38,7 +42,7 @@ async fn a_server_that_has_unloaded_the_model_is_not_healthy() {
     let stage = Stage::quickstart().await;
     assert!(stage.pools.v1.unload(MODEL, 1));
     for cluster in ["tfs-v1", "tfs-v1-rest"] {
-        stage.envoy.wait_for_healthy(cluster, 0).await.unwrap();
+        stage.envoy.wait_for_none_healthy(cluster).await.unwrap();
     }
     latest_is_answered_with(&stage, BY_V2).await;
 }
@@ -65,6 +69,54 @@ async fn a_server_that_does_not_answer_costs_the_caller_no_more_than_the_route_t
     let entry = stage.envoy.wait_for_access(|entry| entry["target"] == "v1").await.unwrap();
     assert_eq!(entry["details"], "response_timeout");
     assert_eq!(entry["attempts"], 1);
+}
+
+#[tokio::test]
+async fn the_callers_own_deadline_holds_if_it_is_shorter_than_the_route_timeout() {
+    let stage = Stage::quickstart().await;
+    stage.pools.v1.set_fault(MODEL, 1, Some(Fault::hang()));
+    let raw = stage.raw().await;
+    let body = frame(&predict_request(MODEL, Asked::Version(1), &X).encode_to_vec());
+    for (timeout, at_least, status) in [("300m", 300, "4"), ("60S", 5000, "14")] {
+        let start = Instant::now();
+        // The client sends its deadline and waits on.
+        let headers: [(&str, &[u8]); 3] = [
+            ("content-type", b"application/grpc"),
+            ("te", b"trailers"),
+            ("grpc-timeout", timeout.as_bytes()),
+        ];
+        let steps = vec![Step::LastData(body.clone())];
+        let answer = raw.request(Rpc::Predict.path(), &headers, steps).await.unwrap();
+        assert_eq!(answer.header("grpc-status"), Some(status), "{timeout}: {answer:?}");
+        assert!(Duration::from_millis(at_least) <= start.elapsed(), "{timeout}: {:?}", start.elapsed());
+    }
+    let hung = |it: &model_server::Received| it.rpc == Some(Rpc::Predict);
+    assert_eq!(stage.pools.v1.received().iter().filter(|it| hung(it)).count(), 2);
+}
+
+#[tokio::test]
+async fn a_connection_that_fails_costs_one_more_attempt_on_another_host() {
+    // A port that was free a moment ago: nobody listens there.
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let stage = Stage::with(|scenario| {
+        Ok(scenario.endpoint("dead", 8500, dead).bootstrap(|bootstrap| {
+            let cluster = &mut bootstrap["static_resources"]["clusters"][0];
+            assert_eq!(cluster["name"], "tfs-v1");
+            cluster.as_object_mut().unwrap().remove("health_checks");
+            let hosts = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"].as_array_mut().unwrap();
+            let address = json!({ "socket_address": { "address": "dead", "port_value": 8500 } });
+            hosts.push(json!({ "endpoint": { "address": address } }));
+        }))
+    });
+    let stage = stage.await;
+    let client = stage.client().await;
+    for _ in 0..20 {
+        let reply = client.predict(&predict_request(MODEL, Asked::Version(1), &X)).await.unwrap();
+        assert_eq!(reply.ok().unwrap().values(), BY_V1);
+    }
+    assert_eq!(stage.executed(), (20, 0));
+    let entry = stage.envoy.wait_for_access(|entry| entry["attempts"] == 2).await.unwrap();
+    assert_eq!(entry["upstream_host"], stage.pools.v1.grpc_addr().to_string(), "{entry}");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Requests by REST.
 
-use super::stage::{BY_V1, BY_V2, Stage, header};
+use super::stage::{BY_V1, BY_V2, Stage, header, instances};
 
 /// Which pool executed a request, by its own count, as (tfs-v1, tfs-v2).
 const V1: (u64, u64) = (1, 0);
@@ -61,4 +61,14 @@ async fn an_error_of_the_server_reaches_the_caller_as_it_is() {
     assert_eq!(answer.status, 404);
     assert_eq!(header(&answer, "x-predictgate-reason"), None);
     assert_eq!(answer.error().as_deref(), Some("Servable not found for request: Specific(resnet, 7)"));
+}
+
+#[tokio::test]
+async fn rest_comes_by_http2_as_well() {
+    let stage = Stage::quickstart().await;
+    let client = stage.client().await;
+    let path = "/v1/models/resnet/versions/2:predict";
+    let reply = client.send(path, Some("application/json"), instances()).await.unwrap();
+    assert_eq!(reply.http, 200, "{reply:?}");
+    assert_eq!(stage.executed(), V2);
 }

@@ -1,7 +1,11 @@
 //! What a test stands on: the quickstart with both of its pools.
 
 use anyhow::Result;
+use model_server::client::raw::Raw;
 use model_server::client::rest::{self, RestReply};
+use model_server::client::{Asked, Client, predict_request};
+use predictgate_e2e::pools::MODEL;
+use predictgate_e2e::wait::until;
 use predictgate_e2e::{Envoy, Pools, Scenario};
 use serde_json::{Value, json};
 
@@ -39,21 +43,51 @@ impl Stage {
         self.pools.executed()
     }
 
+    /// A gRPC client, connected to Envoy.
+    pub async fn client(&self) -> Client {
+        Client::connect(self.envoy.addr).await.unwrap()
+    }
+
+    /// A client that sends HTTP/2 frame by frame, connected to Envoy.
+    pub async fn raw(&self) -> Raw {
+        Raw::connect(self.envoy.addr).await.unwrap()
+    }
+
+    /// Asserts that Envoy goes on to serve and the VM has lived through what was done to it.
+    pub async fn assert_alive(&self) {
+        let reply =
+            self.client().await.predict(&predict_request(MODEL, Asked::Version(2), &X)).await.unwrap();
+        assert_eq!(reply.ok().unwrap().values(), BY_V2);
+        let log = self.envoy.log();
+        for words in ["VM failed", "RuntimeError", "panicked", "unreachable"] {
+            assert!(!log.contains(words), "{words} in the log:\n{log}");
+        }
+        for stat in ["vm_reload", "vm_reload_backoff", "vm_reload_failure", "vm_reload_success"] {
+            assert_eq!(
+                self.envoy.admin.stat(&format!("wasm.predictgate.{stat}")).await.unwrap(),
+                0,
+                "{stat}"
+            );
+        }
+    }
+
+    /// Waits until a metric of the filter with at least these labels has this value.
+    pub async fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        until(format!("{name}{labels:?} {value}"), || async {
+            let samples = self.envoy.admin.prometheus().await?;
+            let sum = samples.iter().filter(|it| it.is(name, labels)).map(|it| it.value).sum::<f64>();
+            Ok(((sum - value).abs() < 0.5).then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+
     pub async fn post(&self, path: &str) -> RestReply {
         rest::post(self.envoy.addr, path, instances()).await.unwrap()
     }
 
     pub async fn get(&self, path: &str) -> RestReply {
         rest::get(self.envoy.addr, path).await.unwrap()
-    }
-
-    /// Asserts that the filter's VM has not failed, which Envoy says in its log.
-    #[track_caller]
-    pub fn assert_no_vm_failed(&self) {
-        let log = self.envoy.log();
-        for words in ["Wasm VM failed", "RuntimeError", "panicked", "vm_reload"] {
-            assert!(!log.contains(words), "{words} in the log:\n{log}");
-        }
     }
 }
 

@@ -17,7 +17,7 @@ pub enum Kind {
 /// The two pools, whoever plays them.
 pub enum Backend {
     Native(Pools),
-    TensorFlow(Box<TensorFlow>),
+    TensorFlow(TensorFlow),
 }
 
 /// The hosts of the shipped configuration, in the order in which everything here counts them.
@@ -27,7 +27,7 @@ impl Backend {
     pub async fn start(kind: Kind) -> Result<Self> {
         match kind {
             Kind::ModelServer => Pools::start().await.map(Self::Native),
-            Kind::Tensorflow => Ok(Self::TensorFlow(Box::new(TensorFlow::start()?))),
+            Kind::Tensorflow => TensorFlow::start().map(Self::TensorFlow),
         }
     }
 

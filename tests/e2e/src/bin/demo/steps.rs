@@ -44,8 +44,8 @@ impl Demo {
         let configuration = scenario.plugin.configuration()?;
         let envoy = scenario.start().await?;
         for pool in POOLS {
-            envoy.wait_for_healthy(pool, 1).await?;
-            envoy.wait_for_healthy(&format!("{pool}-rest"), 1).await?;
+            envoy.wait_for_healthy(pool).await?;
+            envoy.wait_for_healthy(&format!("{pool}-rest")).await?;
         }
         report.say(&format!("pools: {}, both with the model {MODEL}", backend.who()));
         report.say("tfs-v1: version 1, which computes 0.5x + 2; label stable");

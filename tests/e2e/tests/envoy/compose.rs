@@ -1,0 +1,63 @@
+//! The Compose file of the quickstart agrees with the files that it mounts.
+//!
+//! That Compose itself takes it is checked by `cargo xtask ci`.
+
+use std::collections::BTreeSet;
+
+use predictgate_e2e::plugin::{PluginFile, read_yaml};
+use predictgate_e2e::tools::root;
+use serde_json::Value;
+
+/// The container's path of a host's path, by the volumes of a service.
+fn host_path(service: &Value, path: &str) -> Option<String> {
+    service["volumes"].as_array()?.iter().find_map(|volume| {
+        let mut parts = volume.as_str()?.split(':');
+        let (host, container) = (parts.next()?, parts.next()?);
+        let rest = path.strip_prefix(container)?.strip_prefix('/')?;
+        Some(format!("{}/{rest}", host.trim_end_matches('/')))
+    })
+}
+
+#[test]
+fn every_path_and_host_that_the_files_name_is_there() {
+    let directory = root().join("envoy/quickstart");
+    let compose = read_yaml(&directory.join("docker-compose.yaml")).unwrap();
+    let bootstrap = read_yaml(&directory.join("envoy.yaml")).unwrap();
+    let plugin = PluginFile::load(&directory.join("predictgate.yaml")).unwrap();
+    let envoy = &compose["services"]["envoy"];
+
+    let filters = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters";
+    let filters = bootstrap.pointer(filters).unwrap().as_array().unwrap();
+    let discovered = filters.iter().find(|filter| filter["config_discovery"].is_object()).unwrap();
+    let path = discovered.pointer("/config_discovery/config_source/path_config_source/path").unwrap();
+    let path = host_path(envoy, path.as_str().unwrap()).unwrap();
+    assert!(directory.join(&path).is_file(), "{path}");
+
+    let module = "/resources/0/typed_config/config/vm_config/code/local/filename";
+    let module = plugin.0.pointer(module).unwrap().as_str().unwrap();
+    assert_eq!(host_path(envoy, module).unwrap(), "../../target/predictgate.wasm");
+
+    let text = bootstrap.to_string();
+    for pool in ["tfs-v1", "tfs-v2"] {
+        let service = &compose["services"][pool];
+        assert!(text.contains(&format!("\"address\":\"{pool}\"")), "{pool}");
+        let flag = service["command"][0].as_str().unwrap().strip_prefix("--model_config_file=").unwrap();
+        let volume = service["volumes"][0].as_str().unwrap();
+        let file = volume.strip_suffix(&format!(":{flag}:ro")).unwrap();
+        assert!(directory.join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
+fn images_are_pinned_and_only_two_ports_are_published() {
+    let compose = read_yaml(&root().join("envoy/quickstart/docker-compose.yaml")).unwrap();
+    let services = compose["services"].as_object().unwrap();
+    for (name, service) in services {
+        let image = service["image"].as_str().unwrap();
+        let (_, tag) = image.split_once(':').unwrap();
+        assert!(tag.contains('.') && !tag.contains("latest"), "{name}: {image}");
+    }
+    let ports = services.values().filter_map(|service| service["ports"].as_array()).flatten();
+    let ports: BTreeSet<_> = ports.map(|port| port.as_str().unwrap()).collect();
+    assert_eq!(ports, BTreeSet::from(["8080:8080", "127.0.0.1:9902:9902"]));
+}
