@@ -7,8 +7,8 @@ use prost::Message;
 /// What the host is to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Let headers and body go on, with these request headers set first.
-    Forward(Vec<(String, String)>),
+    /// Let headers and body go on, with these changes made first.
+    Forward(Forward),
     /// Keep what there is until more of the body comes, or the hold ends.
     Hold,
     /// Answer in the server's stead.
@@ -17,7 +17,16 @@ pub enum Verdict {
 
 impl Verdict {
     /// Let the request go on as it is.
-    pub const PASS: Self = Self::Forward(Vec::new());
+    pub const PASS: Self = Self::Forward(Forward { set: Vec::new(), body: None });
+}
+
+/// What is changed on a request before it goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forward {
+    /// Request headers to set.
+    pub set: Vec<(String, String)>,
+    /// What takes the place of all of the body that is there; `content-length` is no longer true then.
+    pub body: Option<Vec<u8>>,
 }
 
 /// Why a request is refused: at once the value of `x-predictgate-reason`, the label of a metric and both status codes.

@@ -11,9 +11,6 @@ pub fn refuse(root: At<'_>) {
         refuse_any(model.key("concurrency"));
         refuse_any(model.key("outlier_detection"));
         refuse_filled(model.key("rate_limits"));
-        for target in model.key("targets").into_iter().flat_map(At::children) {
-            refuse_any(target.key("rewrite"));
-        }
         for route in model.key("routes").into_iter().flat_map(At::children) {
             refuse_choice(route.key("split"));
             refuse_any(route.key("sticky"));

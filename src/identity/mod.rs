@@ -9,6 +9,7 @@
 
 mod inflate;
 mod scanner;
+pub mod splice;
 mod varint;
 
 pub use inflate::Encoding;

@@ -120,6 +120,12 @@ pub struct Scanner {
     state: State,
     /// How much of the current message was read or skipped.
     position: u64,
+    /// Where in the current message its current field begins.
+    field_start: u64,
+    /// Where in its message the identity settled, unless it came compressed.
+    settled_at: Option<u64>,
+    /// The identity was rewritten on the way, so that no later field may name it again.
+    rewritten: Rewritten,
     frames: Frames,
     /// The field numbers of the unknown groups around the position, inside the innermost frame.
     groups: Vec<u32>,
@@ -130,6 +136,12 @@ pub struct Scanner {
     seen: bool,
     pinned: Pinned,
     contradicted: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rewritten {
+    No,
+    Yes,
 }
 
 #[derive(Clone, Debug)]
@@ -275,6 +287,9 @@ impl Scanner {
             progress: Progress::Reading,
             state: PREFIX,
             position: 0,
+            field_start: 0,
+            settled_at: None,
+            rewritten: Rewritten::No,
             frames: Frames::of_message(0),
             groups: Vec::new(),
             text: Vec::new(),
@@ -313,6 +328,19 @@ impl Scanner {
     /// Takes what the headers said for the identity that counts; they say nothing of a signature.
     pub fn pin_to(&mut self, decided: ModelSpec) {
         self.pinned = Pinned::Apart { decided, with_signature: false };
+    }
+
+    /// Where a field that names another identity takes effect, in bytes behind the prefix of the message, if it can.
+    pub fn splice_point(&self) -> Option<(Layout, usize)> {
+        let at = usize::try_from(self.settled_at?).ok()?;
+        let possible = self.rpc == Rpc::Unary && self.layout != Layout::FirstTask;
+        possible.then_some((self.layout, at))
+    }
+
+    /// The identity was rewritten, so that a later field that names one, even the same, would undo it: it contradicts.
+    pub fn rewritten(&mut self) {
+        self.rewritten = Rewritten::Yes;
+        self.contradicted |= matches!(self.pinned, Pinned::Apart { with_signature: true, .. });
     }
 
     /// Whether a message has ended with another identity than the one that counts.
@@ -420,7 +448,6 @@ impl Scanner {
         });
         match fed {
             Err(Stopped::Malformed(malformed)) => return Err(malformed),
-            Err(Stopped::Refused(Refused::Corrupt)) => self.give_up(Unreadable::Corrupt),
             Err(Stopped::Refused(Refused::TooLarge)) => self.give_up(Unreadable::TooLarge),
             Ok(()) if matches!(self.state, State::Opaque) => {}
             Ok(()) if inflating.left > 0 => {
@@ -434,7 +461,7 @@ impl Scanner {
                 }
             }
             Ok(()) if inflating.inflater.is_done() => self.end_inflated()?,
-            Ok(()) => self.give_up(Unreadable::Corrupt),
+            Ok(()) | Err(Stopped::Refused(Refused::Corrupt)) => self.give_up(Unreadable::Corrupt),
         }
         Ok(rest)
     }
@@ -485,6 +512,9 @@ impl Scanner {
         // Every message but the one that ends here was left, so this byte belongs to a field that runs over its end.
         if self.position >= self.frames.innermost.end {
             return Err(Malformed::Wire);
+        }
+        if self.frames.depth == 0 && matches!(self.state, State::Tag(varint) if varint.is_empty()) {
+            self.field_start = self.position;
         }
         self.position = self.position.saturating_add(1);
         match self.state {
@@ -559,6 +589,7 @@ impl Scanner {
 
     /// Keeps the identity that counts, because the current one may change from here on.
     fn set_apart(&mut self) {
+        self.contradicted |= self.rewritten == Rewritten::Yes;
         if matches!(self.pinned, Pinned::Current) {
             self.pinned = Pinned::Apart { decided: self.merged.clone(), with_signature: true };
         }
@@ -575,7 +606,7 @@ impl Scanner {
         };
         let at_root = self.frames.depth == 0 && self.groups.is_empty();
         if at_root && matches!(field, Field::Unknown) && self.seen {
-            self.settle();
+            self.settle(self.field_start);
         }
         match wire_type {
             0 => {
@@ -681,7 +712,7 @@ impl Scanner {
                 Kind::Root => self.end_message(),
                 Kind::Task => {
                     self.frames.leave();
-                    self.settle();
+                    self.settle(self.position);
                 }
                 Kind::ModelSpec | Kind::Int64Value => self.frames.leave(),
             }
@@ -702,7 +733,7 @@ impl Scanner {
     }
 
     fn end_message(&mut self) {
-        self.settle();
+        self.settle(self.position);
         if let Pinned::Apart { decided, with_signature } = &self.pinned {
             let same = decided.same_model(&self.merged)
                 && (!with_signature || decided.signature == self.merged.signature);
@@ -711,9 +742,12 @@ impl Scanner {
         self.state = PREFIX;
     }
 
-    fn settle(&mut self) {
+    fn settle(&mut self, at: u64) {
         if self.progress == Progress::Reading {
             self.progress = Progress::Settled;
+            if self.inflating.is_none() && self.frames.innermost.end < u64::MAX {
+                self.settled_at = self.settled_at.or(Some(at));
+            }
             if matches!(self.pinned, Pinned::No) {
                 self.pinned = Pinned::Current;
             }

@@ -25,6 +25,13 @@ mod abi {
             data: *mut *mut u8,
             size: *mut usize,
         ) -> u32;
+        pub fn proxy_set_buffer_bytes(
+            buffer: u32,
+            start: usize,
+            size: usize,
+            data: *const u8,
+            data_size: usize,
+        ) -> u32;
         pub fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
         pub fn proxy_get_header_map_value(
             map: u32,
@@ -150,6 +157,14 @@ pub fn plugin_name() -> Vec<u8> {
 /// Bytes of the request body that the current callback is about.
 pub fn request_body(start: usize, most: usize) -> Option<Vec<u8>> {
     buffer(Buffer::RequestBody, start, most)
+}
+
+/// Puts `body` in the place of all of the request body that is there.
+pub fn replace_request_body(body: &[u8]) -> Result<(), Refused> {
+    // SAFETY: the bytes are valid for the call.
+    check(unsafe {
+        abi::proxy_set_buffer_bytes(Buffer::RequestBody as u32, 0, usize::MAX, body.as_ptr(), body.len())
+    })
 }
 
 fn buffer(buffer: Buffer, start: usize, most: usize) -> Option<Vec<u8>> {

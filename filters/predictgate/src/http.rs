@@ -5,11 +5,11 @@ use std::rc::Rc;
 
 use predictgate::exchange::{Body, DECISION_HEADER, Exchange, sanitise};
 use predictgate::outcome::Ending;
-use predictgate::verdict::{Answer, GrpcStatus, LocalReply, Protocol, Reason, Verdict};
+use predictgate::verdict::{Answer, Forward, GrpcStatus, LocalReply, Protocol, Reason, Verdict};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
-use crate::host::{self, Map};
+use crate::host::{self, Map, Refused};
 use crate::metrics::Metric;
 use crate::root::Worker;
 
@@ -32,13 +32,11 @@ impl Http {
     fn apply(&mut self, verdict: Verdict) -> Action {
         match verdict {
             Verdict::Hold => return Action::Pause,
-            Verdict::Forward(headers) => {
-                for (name, value) in &headers {
-                    if host::set_header(Map::Request, name, value).is_err() {
-                        // Without its headers the request would go somewhere that nobody chose.
-                        let message = "the host did not let the request be routed";
-                        return self.reply(&LocalReply::new(Reason::NoTargetAvailable, message));
-                    }
+            Verdict::Forward(forward) => {
+                if change(&forward).is_err() {
+                    // As it is the request would go somewhere that nobody chose, or ask what nobody wants asked.
+                    let message = "the host did not let the request be changed";
+                    return self.reply(&LocalReply::new(Reason::NoTargetAvailable, message));
                 }
             }
             Verdict::Reply(reply) => return self.reply(&reply),
@@ -75,6 +73,19 @@ impl Http {
             self.worker.count(Metric::Requests { model, target, code });
         }
     }
+}
+
+/// Makes the changes that a request needs before it goes on.
+fn change(forward: &Forward) -> Result<(), Refused> {
+    for (name, value) in &forward.set {
+        host::set_header(Map::Request, name, value)?;
+    }
+    if let Some(body) = &forward.body {
+        // The length is another now, and gRPC needs none. Where the headers have gone on there is none to remove.
+        _ = host::remove_header(Map::Request, "content-length");
+        host::replace_request_body(body)?;
+    }
+    Ok(())
 }
 
 /// What the host shows of a response at the stream's end.

@@ -1,8 +1,12 @@
 //! One request's life: what the host shows of it goes in, a verdict comes out.
 //!
-//! The only module that knows all the others. The order of decisions is [`Exchange::decide`]:
-//! method class, identity, model, route, `choose_by`, split, `fallback`, limits. Spoofed headers are removed
-//! before any of them, by [`sanitise`].
+//! The only module that knows all the others. A request's headers are sanitised ([`sanitise`]); its method, its
+//! body or its identity headers tell what it names; then [`decide`] holds the order of decisions, and [`forward`]
+//! says what is changed on the way to a target.
+
+mod decide;
+mod forward;
+mod sanitise;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -11,17 +15,17 @@ use crate::call::{Call, Kind};
 use crate::headers::Headers;
 use crate::hold::{Holds, HostAbility};
 use crate::identity::{Compression, Encoding, Malformed, ModelSpec, Progress, Scanner, Unreadable, Until};
-use crate::matching::{Subject, all_hold};
+use crate::matching::all_hold;
 use crate::method::Method;
-use crate::policy::{AdminMethods, Compressed, GrpcIdentity, Model, Otherwise, Policy, Route, Target};
-use crate::route;
-use crate::units::{Asked, Instant, ModelId, RouteId, TargetId, Version};
-use crate::verdict::{LocalReply, Protocol, Reason, Verdict, escape};
+use crate::policy::{AdminMethods, Compressed, GrpcIdentity, Otherwise, Policy, Rewrite, Target};
+use crate::units::{Asked, Instant, Version};
+use crate::verdict::{Forward, LocalReply, Protocol, Reason, Verdict, escape};
+use decide::{Request, asked, decide};
 
-/// Every header with this prefix is the filter's own.
-pub const PREFIX: &str = "x-predictgate-";
-pub const CLUSTER_HEADER: &str = "x-predictgate-cluster";
-pub const TARGET_HEADER: &str = "x-predictgate-target";
+pub use decide::{Decision, Why};
+pub use forward::{CLUSTER_HEADER, TARGET_HEADER};
+pub use sanitise::{PREFIX, sanitise};
+
 pub const DECISION_HEADER: &str = "x-predictgate-decision";
 
 /// What a decision may look at beside the request itself.
@@ -69,6 +73,11 @@ enum Stage {
     },
     /// The headers have gone on without an identity; the body decides what is still to decide.
     Late(Pending),
+    /// The headers have gone on to a target that is to be asked something else than what the message says.
+    Rewriting {
+        scanner: Scanner,
+        rewrite: Box<Rewrite>,
+    },
     /// Everything is decided; the rest of the body must not contradict it.
     Following(Scanner),
     /// Nothing of the request is looked at any more.
@@ -81,38 +90,6 @@ struct Pending {
     method: Method,
     headers: Headers,
     scanner: Scanner,
-}
-
-/// Where a request goes, by the places in the policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
-    pub model: Option<ModelId>,
-    pub route: Option<RouteId>,
-    pub target: Option<TargetId>,
-    pub why: Why,
-}
-
-/// What chose the target, or why there is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    Split,
-    /// The model is not configured.
-    Unmatched,
-    /// No route of the model matches.
-    Otherwise,
-    /// The headers had gone on before the identity was known.
-    Late,
-}
-
-impl Why {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Split => "split",
-            Self::Unmatched => "unmatched",
-            Self::Otherwise => "otherwise",
-            Self::Late => "late",
-        }
-    }
 }
 
 /// Where the identity of a request was found: the label of a metric.
@@ -141,29 +118,6 @@ impl IdentityResult {
             Self::Administrative => "administrative",
         }
     }
-}
-
-/// Takes the headers that only the filter may set out of a client's, and names them.
-pub fn sanitise(policy: &Policy, headers: Headers) -> (Headers, Vec<String>) {
-    let explain = policy.explain.as_ref().map(|explain| explain.header.as_bytes());
-    let spoofed = |name: &[u8]| {
-        (name.starts_with(PREFIX.as_bytes()) && Some(name) != explain)
-            || policy.owned_headers.iter().any(|owned| owned.as_bytes() == name)
-    };
-    if !headers.iter().any(|(name, _)| spoofed(name)) {
-        return (headers, Vec::new());
-    }
-    let (mut kept, mut removed) = (Vec::new(), Vec::<String>::new());
-    for (name, value) in &headers {
-        if !spoofed(name) {
-            kept.push((name, value));
-        } else if let Ok(name) = str::from_utf8(name)
-            && !removed.iter().any(|known| known == name)
-        {
-            removed.push(name.to_owned());
-        }
-    }
-    (Headers::from_pairs(&kept), removed)
 }
 
 impl Exchange {
@@ -229,8 +183,11 @@ impl Exchange {
             }
             Kind::Rest { method, spec } => {
                 self.identity = IdentityResult::Path;
-                self.explain(world.policy, &headers, &spec);
-                self.decide(world, &headers, method, &spec)
+                match self.decide(world, Request { headers: &headers, method, spec: &spec }) {
+                    Err(refusal) => refusal,
+                    Ok(None) => Verdict::PASS,
+                    Ok(Some(target)) => self.forward_path(target, &headers),
+                }
             }
             Kind::Grpc { method, layout, rpc } => {
                 let scanner = Scanner::new(layout, rpc, world.policy.identity.max_peek_bytes)
@@ -268,6 +225,9 @@ impl Exchange {
                 }
             }
             Stage::Late(pending) => self.late_body(world, pending, body, ends),
+            Stage::Rewriting { scanner, rewrite } => {
+                self.rewrite_body(world.policy, scanner, &rewrite, body, ends)
+            }
             Stage::Following(scanner) => self.follow(world.policy, scanner, body, 0, ends),
         };
         self.concluded(world, verdict)
@@ -356,13 +316,25 @@ impl Exchange {
             }
         };
         self.identity = IdentityResult::Headers;
-        self.explain(world.policy, &pending.headers, &spec);
-        let verdict = self.decide(world, &pending.headers, pending.method, &spec);
-        if world.policy.identity.verify_body && matches!(verdict, Verdict::Forward(_)) {
-            pending.scanner.pin_to(spec);
+        let request = Request { headers: &pending.headers, method: pending.method, spec: &spec };
+        let target = match self.decide(world, request) {
+            Err(refusal) => return refusal,
+            Ok(target) => target,
+        };
+        let rewrite = target.and_then(|target| target.rewrite.as_ref());
+        if rewrite.is_some() && pending.headers.get("content-length").is_some() {
+            let reply = forward::impossible(
+                "a message of a declared length cannot be rewritten once its headers have gone on",
+            );
+            return self.reply(reply);
+        }
+        pending.scanner.pin_to(spec);
+        if let Some(rewrite) = rewrite {
+            self.stage = Stage::Rewriting { scanner: pending.scanner, rewrite: Box::new(rewrite.clone()) };
+        } else if world.policy.identity.verify_body {
             self.stage = Stage::Following(pending.scanner);
         }
-        verdict
+        target.map_or(Verdict::PASS, |target| Verdict::Forward(forward::to(target)))
     }
 
     fn held_body(
@@ -378,19 +350,35 @@ impl Exchange {
         if let Err(malformed) = follow(&mut pending.scanner, body, read, peek) {
             return self.malformed(malformed);
         }
-        if pending.scanner.progress() != Progress::Reading {
-            return self.by_body(world, pending, body, peek, ends);
+        if pending.scanner.progress() == Progress::Reading {
+            if body.length >= most {
+                return self.unknown(world.policy, "no model within the first bytes of the message");
+            }
+            if ends {
+                return self.without_identity(world.policy, &pending.scanner);
+            }
+            self.stage = Stage::Held { pending, read: peek };
+            return Verdict::Hold;
         }
-        if body.length >= most {
-            return self.unknown(world.policy, "no model within the first bytes of the message");
+        let target = match self.by_body(world, &pending) {
+            Ok(target) => target,
+            Err(verdict) => return verdict,
+        };
+        let mut scanner = pending.scanner;
+        let mut forward = target.map(forward::to).unwrap_or_default();
+        if let Some(rewrite) = target.and_then(|target| target.rewrite.as_ref()) {
+            forward = match forward::with_message(forward, &mut scanner, body, rewrite) {
+                Ok(forward) => forward,
+                Err(reply) => return self.reply(reply),
+            };
         }
-        if ends {
-            return self.without_identity(world.policy, &pending.scanner);
+        match self.follow(world.policy, scanner, body, peek, ends) {
+            Verdict::Forward(_) => Verdict::Forward(forward),
+            refusal => refusal,
         }
-        self.stage = Stage::Held { pending, read: peek };
-        Verdict::Hold
     }
 
+    /// The headers have gone on, so that no target can be chosen any more; a refusal still can.
     fn late_body(
         &mut self,
         world: &mut World<'_>,
@@ -402,21 +390,62 @@ impl Exchange {
         if let Err(malformed) = follow(&mut pending.scanner, body, 0, length) {
             return self.malformed(malformed);
         }
-        let verdict = if pending.scanner.progress() != Progress::Reading {
-            self.by_body(world, pending, body, length, ends)
-        } else if ends {
-            self.without_identity(world.policy, &pending.scanner)
-        } else {
+        if pending.scanner.progress() == Progress::Reading {
+            if ends {
+                return self.without_identity(world.policy, &pending.scanner);
+            }
             self.stage = Stage::Late(pending);
-            Verdict::PASS
-        };
-        // The headers have gone on, so that no target can be chosen any more; a refusal still can.
-        if let (Verdict::Forward(_), Some(decision)) = (&verdict, &mut self.decision) {
+            return Verdict::PASS;
+        }
+        if let Err(verdict) = self.by_body(world, &pending) {
+            return verdict;
+        }
+        if let Some(decision) = &mut self.decision {
             *decision = Decision { target: None, route: None, why: Why::Late, ..*decision };
         }
-        match verdict {
-            Verdict::Forward(_) => Verdict::PASS,
-            verdict => verdict,
+        self.follow(world.policy, pending.scanner, body, length, ends)
+    }
+
+    /// The headers have chosen a target that is to be asked something else than what the message says.
+    fn rewrite_body(
+        &mut self,
+        policy: &Policy,
+        mut scanner: Scanner,
+        rewrite: &Rewrite,
+        body: &mut Body<'_>,
+        ends: bool,
+    ) -> Verdict {
+        let length = body.length;
+        if let Err(malformed) = follow(&mut scanner, body, 0, length) {
+            return self.malformed(malformed);
+        }
+        match scanner.progress() {
+            Progress::Unreadable(why) => return self.unreadable(policy, why),
+            Progress::Reading if ends => return self.without_identity(policy, &scanner),
+            Progress::Reading => {
+                let reply = forward::impossible("the identity is not within the first piece of the message");
+                return self.reply(reply);
+            }
+            Progress::Settled => {}
+        }
+        let forward = match forward::with_message(Forward::default(), &mut scanner, body, rewrite) {
+            Ok(forward) => forward,
+            Err(reply) => return self.reply(reply),
+        };
+        match self.follow(policy, scanner, body, length, ends) {
+            Verdict::Forward(_) => Verdict::Forward(forward),
+            refusal => refusal,
+        }
+    }
+
+    fn forward_path(&mut self, target: &Target, headers: &Headers) -> Verdict {
+        let forward = forward::to(target);
+        match &target.rewrite {
+            None => Verdict::Forward(forward),
+            Some(rewrite) => match forward::with_path(forward, headers, rewrite) {
+                Ok(forward) => Verdict::Forward(forward),
+                Err(reply) => self.reply(reply),
+            },
         }
     }
 
@@ -428,32 +457,21 @@ impl Exchange {
         }
     }
 
-    /// The scanner has gone as far as `from` and knows the identity, or that there is none.
-    fn by_body(
+    /// Decides by what the scanner has read, which is the identity or that there is none.
+    fn by_body<'p>(
         &mut self,
-        world: &mut World<'_>,
-        pending: Pending,
-        body: &mut Body<'_>,
-        from: usize,
-        ends: bool,
-    ) -> Verdict {
+        world: &mut World<'p>,
+        pending: &Pending,
+    ) -> Result<Option<&'p Target>, Verdict> {
         if let Progress::Unreadable(why) = pending.scanner.progress() {
-            return self.unreadable(world.policy, why);
+            return Err(self.unreadable(world.policy, why));
         }
-        if pending.scanner.spec().name.is_empty() {
-            return self.unknown(world.policy, "the message names no model");
+        let spec = pending.scanner.spec();
+        if spec.name.is_empty() {
+            return Err(self.unknown(world.policy, "the message names no model"));
         }
         self.identity = IdentityResult::Body;
-        let spec = pending.scanner.spec().clone();
-        self.explain(world.policy, &pending.headers, &spec);
-        let verdict = self.decide(world, &pending.headers, pending.method, &spec);
-        if !matches!(verdict, Verdict::Forward(_)) {
-            return verdict;
-        }
-        match self.follow(world.policy, pending.scanner, body, from, ends) {
-            Verdict::Forward(_) => verdict,
-            refusal => refusal,
-        }
+        self.decide(world, Request { headers: &pending.headers, method: pending.method, spec })
     }
 
     fn follow(
@@ -484,78 +502,35 @@ impl Exchange {
         Verdict::PASS
     }
 
-    /// Model, route, `choose_by`, split, `fallback`, limits, in this order; only what would be forwarded spends tokens.
-    fn decide(
+    /// Decides where the request goes; without a target it goes on as it is.
+    fn decide<'p>(
         &mut self,
-        world: &mut World<'_>,
-        headers: &Headers,
-        method: Method,
-        spec: &ModelSpec,
-    ) -> Verdict {
+        world: &mut World<'p>,
+        request: Request<'_>,
+    ) -> Result<Option<&'p Target>, Verdict> {
         let policy = world.policy;
-        let mut decision = Decision { model: None, route: None, target: None, why: Why::Unmatched };
-        let found = policy.names.find(&spec.name);
-        let Some((id, model)) = found.and_then(|id| Some((id, policy.models.get(id.0 as usize)?))) else {
-            self.decision = Some(decision);
-            return match policy.unmatched {
-                Otherwise::Pass => within_limits(world, None).unwrap_or(Verdict::PASS),
-                Otherwise::Reject => {
-                    let message = format!("model {} is not configured", escape(&spec.name));
-                    self.refuse(Reason::ModelNotConfigured, message)
-                }
-            };
-        };
-        decision.model = Some(id);
-        let subject = Subject { method, asked: &spec.asked, signature: &spec.signature, headers };
-        let taken = route::first(model.routes.iter().map(|route| &route.matcher), subject);
-        let Some((id, route)) = taken.and_then(|id| Some((id, model.routes.get(usize::from(id.0))?))) else {
-            decision.why = Why::Otherwise;
-            self.decision = Some(decision);
-            return match model.otherwise {
-                Otherwise::Pass => within_limits(world, Some(model)).unwrap_or(Verdict::PASS),
-                Otherwise::Reject => {
-                    let message = format!(
-                        "no route of model {} takes {} of {}",
-                        escape(&spec.name),
-                        method.name(),
-                        asked(&spec.asked)
-                    );
-                    self.refuse(Reason::ModelNotConfigured, message)
-                }
-            };
-        };
-        decision.route = Some(id);
-        let chosen = choose_by(route, headers)
-            .or_else(|| route.split.choose().map(|target| (target, Why::Split)))
-            .or_else(|| fallback(route));
-        let chosen = chosen.and_then(|(id, why)| Some((id, why, model.targets.get(usize::from(id.0))?)));
-        let Some((id, why, target)) = chosen else {
-            self.decision = Some(decision);
-            let message = format!("no target of model {} can answer", escape(&spec.name));
-            return self.refuse(Reason::NoTargetAvailable, message);
-        };
-        self.decision = Some(Decision { target: Some(id), why, ..decision });
-        within_limits(world, Some(model)).unwrap_or_else(|| Verdict::Forward(headers_to_set(target)))
-    }
-
-    fn explain(&mut self, policy: &Policy, headers: &Headers, spec: &ModelSpec) {
         let asked_for = policy.explain.as_ref().is_some_and(|explain| {
-            headers.get(&explain.header).is_some() && all_hold(&explain.matches, headers)
+            request.headers.get(&explain.header).is_some() && all_hold(&explain.matches, request.headers)
         });
-        self.explained = asked_for.then(|| spec.clone());
+        self.explained = asked_for.then(|| request.spec.clone());
+        let (decision, result) = decide(world, request);
+        self.decision = Some(decision);
+        result.map_err(|reply| self.reply(reply))
     }
 
     fn refuse(&mut self, reason: Reason, message: impl Into<Cow<'static, str>>) -> Verdict {
-        self.refusal = Some(reason);
+        self.reply(LocalReply::new(reason, message))
+    }
+
+    fn reply(&mut self, reply: LocalReply) -> Verdict {
+        self.refusal = Some(reply.reason);
         self.stage = Stage::Through;
-        Verdict::Reply(LocalReply::new(reason, message))
+        Verdict::Reply(reply)
     }
 
     fn unsupported_content_type(&mut self) -> Verdict {
         const MESSAGE: &str = "a gRPC method needs a content-type of application/grpc, with binary framing";
-        self.refusal = Some(Reason::MalformedRequest);
-        let reply = LocalReply::new(Reason::MalformedRequest, MESSAGE);
-        Verdict::Reply(LocalReply { http: 415, ..reply })
+        self.reply(LocalReply { http: 415, ..LocalReply::new(Reason::MalformedRequest, MESSAGE) })
     }
 
     fn malformed(&mut self, malformed: Malformed) -> Verdict {
@@ -601,35 +576,6 @@ impl Exchange {
     }
 }
 
-/// The target that the caller names, where the route lets it.
-fn choose_by(route: &Route, headers: &Headers) -> Option<(TargetId, Why)> {
-    // The configuration accepts no `choose_by` yet.
-    let _ = (route, headers);
-    None
-}
-
-/// The first target of `fallback` that can answer when the split has none.
-fn fallback(route: &Route) -> Option<(TargetId, Why)> {
-    // The configuration accepts no `fallback` yet.
-    let _ = route;
-    None
-}
-
-/// Spends the tokens of every limit that applies, the model's and then the top level's, or of none.
-fn within_limits(world: &mut World<'_>, model: Option<&Model>) -> Option<Verdict> {
-    // The configuration accepts no limit yet.
-    let _ = (world, model);
-    None
-}
-
-fn headers_to_set(target: &Target) -> Vec<(String, String)> {
-    let own = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let mut set = vec![own(TARGET_HEADER, &target.name)];
-    set.extend(target.cluster.as_deref().map(|cluster| own(CLUSTER_HEADER, cluster)));
-    set.extend(target.headers.iter().map(|(name, value)| own(name, value)));
-    set
-}
-
 /// What the identity headers say, or nothing when none names a model.
 fn spec_of_headers(policy: &Policy, headers: &Headers) -> Result<Option<ModelSpec>, &'static str> {
     let text = |name: &str| match headers.joined(name) {
@@ -670,13 +616,4 @@ fn compression(policy: &Policy, headers: &Headers) -> Compression {
 /// Lets the scanner see the body from one offset to another.
 fn follow(scanner: &mut Scanner, body: &mut Body<'_>, from: usize, to: usize) -> Result<(), Malformed> {
     scanner.follow(to.saturating_sub(from), |at, most| (body.read)(from.saturating_add(at), most))
-}
-
-/// What a caller asks for, as the decision header has it.
-fn asked(asked: &Asked) -> Cow<'static, str> {
-    match asked {
-        Asked::Latest => Cow::Borrowed("latest"),
-        Asked::Version(version) => Cow::Owned(format!("version.{}", escape(&version.to_string()))),
-        Asked::Label(label) => Cow::Owned(format!("label.{}", escape(label))),
-    }
 }

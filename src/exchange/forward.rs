@@ -1,0 +1,54 @@
+//! What is changed on a request that goes to a target: its headers, and what it names.
+
+use super::Body;
+use crate::headers::Headers;
+use crate::identity::{Scanner, splice};
+use crate::policy::{Rewrite, Target};
+use crate::verdict::{Forward, LocalReply, Reason};
+
+pub const CLUSTER_HEADER: &str = "x-predictgate-cluster";
+pub const TARGET_HEADER: &str = "x-predictgate-target";
+
+/// The headers that lead to `target`.
+pub fn to(target: &Target) -> Forward {
+    let own = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let mut set = vec![own(TARGET_HEADER, &target.name)];
+    set.extend(target.cluster.as_deref().map(|cluster| own(CLUSTER_HEADER, cluster)));
+    set.extend(target.headers.iter().map(|(name, value)| own(name, value)));
+    Forward { set, body: None }
+}
+
+/// Rewrites the path.
+pub fn with_path(mut forward: Forward, headers: &Headers, rewrite: &Rewrite) -> Result<Forward, LocalReply> {
+    let path = headers.get(":path").and_then(|path| str::from_utf8(path).ok());
+    let path = path.and_then(|path| splice::path(path, rewrite)).ok_or_else(|| {
+        impossible("the path of this request cannot name what the configuration wants the server to be asked")
+    })?;
+    forward.set.push((":path".to_owned(), path));
+    Ok(forward)
+}
+
+/// Rewrites the message, of which `body` holds everything so far.
+pub fn with_message(
+    mut forward: Forward,
+    scanner: &mut Scanner,
+    body: &mut Body<'_>,
+    rewrite: &Rewrite,
+) -> Result<Forward, LocalReply> {
+    let (layout, at) = scanner.splice_point().ok_or_else(|| {
+        impossible("the identity of a compressed, streaming or multi-task message cannot be rewritten")
+    })?;
+    let field = splice::field(layout, rewrite).ok_or_else(|| {
+        impossible("a message of this method cannot name what the configuration wants the server to be asked")
+    })?;
+    let whole = (body.read)(0, body.length).filter(|whole| whole.len() == body.length);
+    let spliced = whole.and_then(|whole| splice::splice(&whole, at, &field));
+    forward.body =
+        Some(spliced.ok_or_else(|| impossible("the identity is not within the bytes that are held"))?);
+    scanner.rewritten();
+    Ok(forward)
+}
+
+pub fn impossible(message: &'static str) -> LocalReply {
+    LocalReply::new(Reason::RewriteImpossible, message)
+}
