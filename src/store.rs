@@ -121,6 +121,7 @@ impl SharedStore for MemStore {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows stops")]
 mod tests {
     use std::cell::Cell;
 
