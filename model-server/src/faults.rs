@@ -312,6 +312,39 @@ mod tests {
     }
 
     #[test]
+    fn faults_are_read_from_text() {
+        let read = |text: &str| text.parse::<Fault>().unwrap();
+        let ms = Duration::from_millis;
+        assert_eq!(read("hang"), Fault::hang());
+        assert_eq!(read("reset,rate=0.25"), Fault::reset().with_rate(0.25));
+        assert_eq!(read("delay=20ms,jitter=0.5s"), Fault::delay(ms(20)).with_delay(ms(20), ms(500)));
+        assert_eq!(read("fail"), Fault::fail(1.0, Code::Unavailable, Place::TrailersOnly));
+        assert_eq!(
+            read("fail=0.5,code=INTERNAL,place=after-headers,message=no luck,delay=1ms"),
+            Fault::fail(0.5, Code::Internal, Place::AfterHeaders)
+                .with_message("no luck")
+                .with_delay(ms(1), Duration::ZERO)
+        );
+        assert_eq!(read("fail,code=5"), Fault::fail(1.0, Code::NotFound, Place::TrailersOnly));
+    }
+
+    #[test]
+    fn text_that_is_no_fault_says_what_was_wanted() {
+        for (text, wanted) in [
+            ("", "wanted fail, code, place"),
+            ("explode", "found \"explode\", wanted fail"),
+            ("fail=2", "rate: found \"2\", wanted a number from 0 to 1"),
+            ("fail,code=SAD", "code: found \"SAD\", wanted a name such as UNAVAILABLE"),
+            ("fail,place=body", "place: found \"body\", wanted trailers-only or after-headers"),
+            ("delay=20", "found \"20\", wanted a duration such as 20ms"),
+            ("delay=-1s", "found \"-1s\", wanted a duration such as 20ms"),
+        ] {
+            let error = format!("{:#}", text.parse::<Fault>().unwrap_err());
+            assert!(error.contains(wanted), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
     fn jitter_only_adds_to_the_delay() {
         let faults = Faults::new(1);
         let (delay, jitter) = (Duration::from_millis(10), Duration::from_millis(5));

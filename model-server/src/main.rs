@@ -121,3 +121,52 @@ async fn main() -> anyhow::Result<()> {
     server.shutdown().await;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn read(arguments: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(std::iter::once("model-server").chain(arguments.split(' ')))
+    }
+
+    #[test]
+    fn versions_and_labels_of_a_model_are_gathered() {
+        let line = "--model m=1 --model n=7 --model m=2:0.25,-1 --label m:canary=2 --label m:old=1";
+        let models = read(line).unwrap().config().models;
+        let m = ModelConfig {
+            name: "m".to_owned(),
+            versions: vec![
+                VersionConfig { version: 1, a: 0.5, b: 2.0 },
+                VersionConfig { version: 2, a: 0.25, b: -1.0 },
+            ],
+            labels: [("canary".to_owned(), 2), ("old".to_owned(), 1)].into(),
+        };
+        assert_eq!(models.len(), 2);
+        assert_eq!(models[0], m);
+        assert_eq!(models[1].versions, [VersionConfig::half_plus(7)]);
+    }
+
+    #[test]
+    fn a_fault_belongs_to_a_version() {
+        let faults = read("--model m=1 --fault m:1:delay=20ms").unwrap().faults;
+        assert_eq!(faults, [("m".to_owned(), 1, Fault::delay(Duration::from_millis(20)))]);
+    }
+
+    #[test]
+    fn a_wrong_argument_says_what_was_wanted() {
+        for (line, wanted) in [
+            ("--model m", "found \"m\", wanted NAME=VERSION or NAME=VERSION:A,B"),
+            ("--model m=x", "wanted NAME=VERSION or NAME=VERSION:A,B"),
+            ("--model m=1:2", "wanted NAME=VERSION or NAME=VERSION:A,B"),
+            ("--model m=1 --label m:l", "wanted NAME:LABEL=VERSION"),
+            ("--model m=1 --fault m:hang", "wanted NAME:VERSION:FAULT"),
+            ("--grpc-port 1", "--model <NAME=VERSION[:A,B]>"),
+        ] {
+            let error = read(line).err().unwrap().to_string();
+            assert!(error.contains(wanted), "{line}: {error}");
+        }
+    }
+}

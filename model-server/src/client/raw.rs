@@ -87,7 +87,8 @@ impl Raw {
     /// Sends a POST with exactly these headers beside the pseudo-headers, takes the steps, and takes
     /// whatever comes back.
     ///
-    /// Without a step that ends it, the request stays open until the answer has ended.
+    /// No steps at all make the headers the whole request; without a step that ends it, it stays open until
+    /// the answer has ended.
     pub async fn request(
         &self,
         path: &str,
@@ -100,7 +101,7 @@ impl Raw {
         Ok(answer)
     }
 
-    /// Opens a stream; `end` sends the headers as the whole request.
+    /// Sends the headers of a request; `end` makes them the whole request.
     pub async fn open(&self, request: Request<()>, end: bool) -> Result<RawStream, Broken> {
         let mut send = self.send.clone().ready().await?;
         let (response, body) = send.send_request(request, end)?;

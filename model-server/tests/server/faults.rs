@@ -1,12 +1,13 @@
 //! Faults as they are on the wire.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use model_server::client::raw::{Raw, Step};
 use model_server::client::{Asked, Broken, Client, predict_request, rest};
 use model_server::{Code, Fault, Outcome, Place, Rpc, Server, framing};
 use prost::Message;
+use tokio::time::Instant;
 
 use crate::{LONG, pair, server};
 
@@ -66,7 +67,7 @@ async fn a_reset_comes_after_headers_and_a_part_of_the_body() {
         let body = answer.body();
         // The prefix promises a whole message, of which half came.
         let promised = u32::from_be_bytes(body[1..5].try_into().unwrap()) as usize;
-        assert_eq!(body.len(), (framing::PREFIX + promised) / 2);
+        assert_eq!(body.len(), framing::PREFIX.midpoint(promised));
         assert_eq!(answer.trailers, None);
         assert_eq!(answer.reset, Some(h2::Reason::INTERNAL_ERROR));
     }

@@ -3,6 +3,7 @@
 mod answers;
 mod errors;
 mod faults;
+mod messages;
 mod record;
 mod rest;
 mod wire;
@@ -13,10 +14,10 @@ use model_server::client::Client;
 use model_server::{Server, ServerConfig, start};
 
 /// Longer than anything here takes: only a test that fails waits so long.
-pub const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 /// The models of every test: `resnet` with a label for its newest version, and `bert`.
-pub async fn server() -> Server {
+pub(crate) async fn server() -> Server {
     let models = ServerConfig::half_plus(&[
         ("resnet", &[1, 2], &[("canary", 2), ("stable", 1), ("gone", 9)]),
         ("bert", &[7], &[]),
@@ -24,7 +25,7 @@ pub async fn server() -> Server {
     start(models).await.unwrap()
 }
 
-pub async fn pair() -> (Server, Client) {
+pub(crate) async fn pair() -> (Server, Client) {
     let server = server().await;
     let client = Client::connect(server.grpc_addr()).await.unwrap();
     (server, client)

@@ -44,7 +44,7 @@ async fn a_request_is_remembered_as_it_came() {
 #[tokio::test]
 async fn forty_megabytes_arrive_unchanged_and_are_answered() {
     let (server, client) = pair().await;
-    let x: Vec<f32> = (0..10_000_000_u32).map(|it| (it % 1009) as f32).collect();
+    let x: Vec<f32> = (0..10_000_000_u32).map(|it| f32::from((it % 1009) as u16)).collect();
     let request = predict_content_request("resnet", Asked::Version(1), &x);
     let message = request.encode_to_vec();
     assert!(40_000_000 < message.len());
