@@ -50,6 +50,9 @@ fn main() -> Result<ExitCode> {
         a_model_that_is_not_configured_reaches_no_server,
         a_request_without_a_model_reaches_no_server,
         a_gzip_message_is_read_and_arrives_unchanged,
+        a_rewritten_call_is_what_the_configuration_says,
+        a_tensor_of_4_mib_survives_the_rewriting,
+        a_gzip_message_that_would_be_rewritten_reaches_no_server,
         an_administrative_call_reaches_no_server,
         a_client_cannot_name_the_cluster_itself,
         a_client_that_asks_is_told_the_decision,
@@ -102,8 +105,15 @@ impl Stage {
     }
 }
 
+/// The quickstart, and a model `nightly` that no server has: it is rewritten to what `resnet` calls `canary`.
 async fn start_envoy(servers: &TensorFlow) -> Result<Envoy> {
-    let scenario = Scenario::quickstart()?;
+    let scenario = Scenario::quickstart()?.reconfigured(|configuration| {
+        let rewrite = json!({ "model": "resnet", "label": "canary" });
+        let canary = json!({ "cluster": "tfs-v2", "headers": { "x-model-pool": "v2" }, "rewrite": rewrite });
+        let routes = json!([{ "split": [{ "target": "canary" }] }]);
+        let nightly = json!({ "name": "nightly", "targets": { "canary": canary }, "routes": routes });
+        configuration["models"].as_array_mut().unwrap().push(nightly);
+    })?;
     let scenario = scenario.host("tfs-v1", servers.v1.grpc, servers.v1.rest);
     let envoy = scenario.host("tfs-v2", servers.v2.grpc, servers.v2.rest).start().await?;
     for cluster in ["tfs-v1", "tfs-v2", "tfs-v1-rest", "tfs-v2-rest"] {
@@ -254,6 +264,30 @@ fn a_gzip_message_is_read_and_arrives_unchanged(stage: &mut Stage) {
         let server = if executed == BY_V1 { &stage.servers.v1 } else { &stage.servers.v2 };
         assert_eq!(server.digests().unwrap().pop().unwrap().sha256, answer.sent_sha256, "{request}");
     }
+}
+
+fn a_rewritten_call_is_what_the_configuration_says(stage: &mut Stage) {
+    let values = [3.5, 4.0, 5.5];
+    check_predict(stage, json!({ "model": "nightly" }), "2", BY_V2, values);
+    check_predict(stage, json!({ "model": "nightly", "version": 1 }), "2", BY_V2, values);
+    check_predict(stage, json!({ "model": "nightly", "label": "x" }), "2", BY_V2, values);
+
+    for path in ["/v1/models/nightly:predict", "/v1/models/nightly/versions/1:predict"] {
+        let (status, body, by) = stage.rest("POST", path, r#"{"instances": [1.0, 2.0, 5.0]}"#);
+        assert_eq!((status, body, by), (200, json!({ "predictions": values }), BY_V2), "{path}");
+    }
+}
+
+fn a_tensor_of_4_mib_survives_the_rewriting(stage: &mut Stage) {
+    let (answer, by) = stage.call(&json!({ "model": "nightly", "count": 1 << 20 }));
+    assert_eq!((answer.code.as_str(), answer.details.as_str(), by), ("OK", "", BY_V2));
+    let received = stage.servers.v2.digests().unwrap().pop().unwrap();
+    assert_eq!((received.bytes, received.sha256), (4 << 20, answer.sent_sha256));
+}
+
+fn a_gzip_message_that_would_be_rewritten_reaches_no_server(stage: &mut Stage) {
+    let request = json!({ "model": "nightly", "count": 1000, "gzip": true });
+    check_refused_by_filter(stage, request, "INVALID_ARGUMENT", "rewrite_impossible");
 }
 
 fn an_administrative_call_reaches_no_server(stage: &mut Stage) {

@@ -15,18 +15,18 @@ async fn requests_and_refusals_are_counted_with_labels() {
     }
     client.predict(&predict_request("bert", Asked::Latest, &X)).await.unwrap();
     stage.post("/v1/models/resnet/versions/2:predict").await;
-    let expected: [(&str, &[(&str, &str)], f64); 7] = [
-        ("predictgate_requests", &[("model", "resnet"), ("target", "v1"), ("code", "OK")], 2.0),
-        ("predictgate_requests", &[("model", "resnet"), ("target", "v2"), ("code", "OK")], 1.0),
-        ("predictgate_requests", &[("model", "resnet"), ("target", "latest"), ("code", "OK")], 1.0),
-        ("predictgate_requests", &[("model", "resnet"), ("target", "latest"), ("code", "NOT_FOUND")], 1.0),
-        ("predictgate_rejected", &[("reason", "model_not_configured")], 1.0),
-        ("predictgate_identity", &[("result", "body")], 6.0),
-        ("predictgate_identity", &[("result", "path")], 1.0),
-    ];
-    for (name, labels, value) in expected {
-        stage.wait_for_metric(name, labels, value).await;
-    }
+    let requests = async |target: &str, code: &str, value: f64| {
+        let labels = [("model", MODEL), ("target", target), ("code", code)];
+        stage.wait_for_metric("predictgate_requests", &labels, value).await;
+    };
+    requests("v1", "OK", 2.0).await;
+    requests("v2", "OK", 1.0).await;
+    requests("v2", "http_200", 1.0).await;
+    requests("latest", "OK", 1.0).await;
+    requests("latest", "NOT_FOUND", 1.0).await;
+    stage.wait_for_metric("predictgate_rejected", &[("reason", "model_not_configured")], 1.0).await;
+    stage.wait_for_metric("predictgate_identity", &[("result", "body")], 6.0).await;
+    stage.wait_for_metric("predictgate_identity", &[("result", "path")], 1.0).await;
     // No label of the filter is found in what is Envoy's own, and no separator is left in a name.
     for sample in stage.envoy.admin.prometheus().await.unwrap() {
         assert!(!sample.name.contains('='), "{sample:?}");
