@@ -610,8 +610,10 @@ impl Scanner {
         }
         match wire_type {
             0 => {
-                let counts =
-                    number == 1 && self.groups.is_empty() && self.frames.innermost.kind == Kind::Int64Value;
+                let counts = number == 1
+                    && self.groups.is_empty()
+                    && self.frames.innermost.kind == Kind::Int64Value
+                    && self.counts();
                 self.state = State::Value { counts, varint: Varint::EMPTY };
                 Ok(())
             }
@@ -639,10 +641,7 @@ impl Scanner {
     const fn meaning(&self, number: u32) -> Field {
         match (self.frames.innermost.kind, self.layout, number) {
             (Kind::Root, Layout::ModelSpec, 1) | (Kind::Task, _, 1) => Field::Message(Kind::ModelSpec),
-            // Each further task is an element of its own; only the first one selects the model.
-            (Kind::Root, Layout::FirstTask, 1) if !matches!(self.progress, Progress::Settled) => {
-                Field::Message(Kind::Task)
-            }
+            (Kind::Root, Layout::FirstTask, 1) => Field::Message(Kind::Task),
             (Kind::Root, Layout::NameAndVersion, 1) | (Kind::ModelSpec, _, 1) => Field::Text(TextField::Name),
             (Kind::Root, Layout::NameAndVersion, 2) => Field::Text(TextField::Version),
             (Kind::ModelSpec, _, 2) => Field::Message(Kind::Int64Value),
@@ -650,6 +649,13 @@ impl Scanner {
             (Kind::ModelSpec, _, 4) => Field::Text(TextField::Label),
             _ => Field::Unknown,
         }
+    }
+
+    /// Whether what is read now belongs to the identity.
+    ///
+    /// Each further task is an element of its own, which the server parses too; only the first selects the model.
+    fn counts(&self) -> bool {
+        self.layout != Layout::FirstTask || self.progress != Progress::Settled
     }
 
     fn begin_skip(&mut self, left: u64) -> Result<(), Malformed> {
@@ -670,26 +676,34 @@ impl Scanner {
             Field::Unknown => self.state = State::Skip { left: length },
             Field::Text(_) if length > u64::from(self.max_text) => self.give_up(Unreadable::TooLong),
             Field::Text(field) => {
-                self.set_apart();
-                self.seen = true;
+                if self.counts() {
+                    self.set_apart();
+                    self.seen = true;
+                }
                 self.text.clear();
                 self.state = State::Text { field, left: length };
             }
             Field::Message(kind) => {
-                self.set_apart();
-                match kind {
-                    Kind::ModelSpec => self.seen = true,
-                    // A oneof keeps what it has when the same member comes again, and starts anew for another.
-                    Kind::Int64Value if !matches!(self.merged.asked, Asked::Version(_)) => {
-                        self.merged.asked = Asked::Version(Version::Number(0));
-                    }
-                    _ => {}
+                if self.counts() {
+                    self.begin_counted(kind);
                 }
                 self.frames.enter(Frame { kind, end })?;
                 self.state = TAG;
             }
         }
         Ok(())
+    }
+
+    fn begin_counted(&mut self, kind: Kind) {
+        self.set_apart();
+        match kind {
+            Kind::ModelSpec => self.seen = true,
+            // A oneof keeps what it has when the same member comes again, and starts anew for another.
+            Kind::Int64Value if !matches!(self.merged.asked, Asked::Version(_)) => {
+                self.merged.asked = Asked::Version(Version::Number(0));
+            }
+            _ => {}
+        }
     }
 
     /// Finishes what ends at the position: a text, a skipped field, the messages around it.
@@ -723,6 +737,7 @@ impl Scanner {
     fn end_text(&mut self, field: TextField) -> Result<(), Malformed> {
         let text = String::from_utf8(mem::take(&mut self.text)).map_err(|_| Malformed::Utf8)?;
         match field {
+            _ if !self.counts() => {}
             TextField::Name => self.merged.name = text,
             TextField::Signature => self.merged.signature = text,
             TextField::Label => self.merged.asked = Asked::Label(text.into()),
