@@ -1,4 +1,4 @@
-//! The signatures of every model here: those of the half_plus models that TensorFlow Serving ships for tests.
+//! The signatures of every model here: those of TensorFlow Serving's half_plus_two, and one more for Predict.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -21,7 +21,9 @@ pub static SIGNATURES: LazyLock<BTreeMap<String, SignatureDef>> = LazyLock::new(
     let classes = info("classes:0", DataType::String, &[-1, 1]);
     let classify = [("scores", scores.clone()), ("classes", classes)];
     BTreeMap::from([
-        (DEFAULT.to_owned(), signature(PREDICT, [("x", x)], [("y", y)])),
+        (DEFAULT.to_owned(), signature(PREDICT, [("x", x.clone())], [("y", y.clone())])),
+        // The default under a name of its own, so that a Predict can choose between two.
+        ("predict_x_to_y".to_owned(), signature(PREDICT, [("x", x)], [("y", y)])),
         (
             "regress_x_to_y".to_owned(),
             signature(REGRESS, [("inputs", examples.clone())], [("outputs", scores)]),

@@ -1,8 +1,9 @@
 //! The REST side: HTTP/1.1 with TensorFlow Serving's paths, JSON and codes, and `/control/` beside them.
 
+mod answer;
 mod control;
-mod json;
 mod path;
+mod request;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -150,7 +151,7 @@ async fn collect(entry: &Entry, mut body: Incoming) -> Result<Bytes, Cut> {
 
 /// A request that was read and whose version is found.
 enum Call {
-    Predict(PredictRequest, json::Format, Servable),
+    Predict(PredictRequest, request::Format, Servable),
     Classify(ClassificationRequest, Servable),
     Regress(RegressionRequest, Servable),
     Metadata(Servable),
@@ -160,21 +161,21 @@ enum Call {
 impl Call {
     fn read(rpc: Rpc, mut spec: ModelSpec, body: &[u8], shared: &Shared) -> Result<Self, Failure> {
         if rpc == Rpc::GetModelStatus {
-            return shared.servables.status(&spec).map(|versions| Self::Status(json::status(&versions)));
+            return shared.servables.status(&spec).map(|versions| Self::Status(answer::status(&versions)));
         }
         if rpc == Rpc::GetModelMetadata {
             return shared.servables.resolve(&spec).map(Self::Metadata);
         }
-        let document = json::parse(body)?;
-        spec.signature_name = json::signature_name(&document)?;
+        let document = request::parse(body)?;
+        spec.signature_name = request::signature_name(&document)?;
         if rpc == Rpc::Predict {
             // Predict needs the signature to read its inputs, so a missing model shows before bad inputs.
             let servable = shared.servables.resolve(&spec)?;
             let mut request = PredictRequest { model_spec: Some(spec), ..PredictRequest::default() };
-            let format = json::read_predict(&document, &mut request)?;
+            let format = request::read_predict(&document, &mut request)?;
             return Ok(Self::Predict(request, format, servable));
         }
-        let input = Some(json::read_examples(&document)?);
+        let input = Some(request::read_examples(&document)?);
         let servable = shared.servables.resolve(&spec)?;
         let model_spec = Some(spec);
         Ok(match rpc {
@@ -197,17 +198,17 @@ impl Call {
         match self {
             Self::Predict(request, format, servable) => {
                 let response = inference::predict(request, servable)?;
-                json::predictions(&response.outputs.values().collect::<Vec<_>>(), *format)
+                answer::predictions(&response.outputs.values().collect::<Vec<_>>(), *format)
             }
             Self::Classify(request, servable) => {
                 let response = inference::classify(request, servable)?;
-                Ok(json::classifications(&response.result.unwrap_or_default()))
+                Ok(answer::classifications(&response.result.unwrap_or_default()))
             }
             Self::Regress(request, servable) => {
                 let response = inference::regress(request, servable)?;
-                Ok(json::regressions(&response.result.unwrap_or_default()))
+                Ok(answer::regressions(&response.result.unwrap_or_default()))
             }
-            Self::Metadata(servable) => Ok(json::metadata(&servable.model, servable.version)),
+            Self::Metadata(servable) => Ok(answer::metadata(&servable.model, servable.version)),
             Self::Status(text) => Ok(text.clone()),
         }
     }
@@ -220,7 +221,7 @@ fn answer(entry: &Entry, status: u16, text: String) -> Response<Parts> {
 }
 
 fn refuse(entry: &Entry, failure: &Failure) -> Response<Parts> {
-    answer(entry, failure.http(), json::error(&failure.message))
+    answer(entry, failure.http(), answer::error(&failure.message))
 }
 
 fn response(status: StatusCode, body: Parts) -> Response<Parts> {

@@ -1,7 +1,7 @@
 //! The numbers and the model_spec of answers.
 
 use model_server::client::{
-    Asked, classify_request, metadata_request, multi_inference_request, predict_content_request,
+    Asked, classify_request, metadata_request, model_spec, multi_inference_request, predict_content_request,
     predict_request, predict_tensor, regress_request, status_request,
 };
 use model_server::messages::{
@@ -30,6 +30,18 @@ async fn each_version_adds_its_own_number() {
             assert_eq!((spec.name.as_str(), spec.signature_name.as_str()), ("resnet", "serving_default"));
             assert_eq!(spec.version(), Some(version), "{asked:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_names_the_signature_that_ran() {
+    let (_server, client) = pair().await;
+    for (asked, expected) in [("", "serving_default"), ("predict_x_to_y", "predict_x_to_y")] {
+        let mut request = predict_request("resnet", Asked::Version(1), &[1.0]);
+        request.model_spec = Some(model_spec("resnet", Asked::Version(1), asked));
+        let response = client.predict(&request).await.unwrap().ok().unwrap();
+        assert_eq!(response.values(), [2.5]);
+        assert_eq!(response.model_spec.unwrap().signature_name, expected);
     }
 }
 
@@ -132,7 +144,7 @@ async fn metadata_is_the_map_of_signatures() {
     assert_eq!(any.type_url, "type.googleapis.com/tensorflow.serving.SignatureDefMap");
     let signatures = SignatureDefMap::decode(any.value.clone()).unwrap().signature_def;
     let names: Vec<_> = signatures.keys().map(String::as_str).collect();
-    assert_eq!(names, ["classify_x_to_y", "regress_x_to_y", "serving_default"]);
+    assert_eq!(names, ["classify_x_to_y", "predict_x_to_y", "regress_x_to_y", "serving_default"]);
     assert_eq!(signatures["serving_default"].inputs["x"].name, "x:0");
 }
 
