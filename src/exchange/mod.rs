@@ -4,26 +4,31 @@
 //! body or its identity headers tell what it names; then [`decide`] holds the order of decisions, and [`forward`]
 //! says what is changed on the way to a target.
 
+mod body;
 mod decide;
+mod explain;
 mod forward;
+mod identity;
 mod sanitise;
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
 use crate::call::{Call, Kind};
 use crate::headers::Headers;
 use crate::hold::{Holds, HostAbility};
-use crate::identity::{Compression, Encoding, Malformed, ModelSpec, Progress, Scanner, Unreadable, Until};
+use crate::identity::{Malformed, ModelSpec, Scanner, Unreadable};
 use crate::matching::all_hold;
 use crate::method::Method;
-use crate::policy::{AdminMethods, Compressed, GrpcIdentity, Otherwise, Policy, Rewrite, Target};
-use crate::units::{Asked, Instant, Version};
-use crate::verdict::{Forward, LocalReply, Protocol, Reason, Verdict, escape};
-use decide::{Request, asked, decide};
+use crate::policy::{AdminMethods, GrpcIdentity, Otherwise, Policy, Rewrite, Target};
+use crate::units::Instant;
+use crate::verdict::{LocalReply, Protocol, Reason, Verdict};
+use decide::{Request, decide};
+use identity::{compression, spec_of_headers};
 
+pub use body::Body;
 pub use decide::{Decision, Why};
 pub use forward::{CLUSTER_HEADER, TARGET_HEADER};
+pub use identity::IdentityResult;
 pub use sanitise::{PREFIX, sanitise};
 
 pub const DECISION_HEADER: &str = "x-predictgate-decision";
@@ -35,13 +40,6 @@ pub struct World<'a> {
     pub holds: &'a mut Holds,
     /// Read once a callback.
     pub now: Instant,
-}
-
-/// A piece of a request's body. While a request is held, each piece begins where the first one did.
-pub struct Body<'a> {
-    pub length: usize,
-    /// `read(offset, most)` gives at most so many bytes from an offset, and at least one where there are any.
-    pub read: &'a mut dyn FnMut(usize, usize) -> Option<Vec<u8>>,
 }
 
 /// One request.
@@ -90,34 +88,6 @@ struct Pending {
     method: Method,
     headers: Headers,
     scanner: Scanner,
-}
-
-/// Where the identity of a request was found: the label of a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum IdentityResult {
-    Body,
-    Headers,
-    Path,
-    /// The method names no model.
-    None,
-    /// The method names a model, but none could be read.
-    Unknown,
-    Malformed,
-    Administrative,
-}
-
-impl IdentityResult {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Body => "body",
-            Self::Headers => "headers",
-            Self::Path => "path",
-            Self::None => "none",
-            Self::Unknown => "unknown",
-            Self::Malformed => "malformed",
-            Self::Administrative => "administrative",
-        }
-    }
 }
 
 impl Exchange {
@@ -228,7 +198,7 @@ impl Exchange {
             Stage::Rewriting { scanner, rewrite } => {
                 self.rewrite_body(world.policy, scanner, &rewrite, body, ends)
             }
-            Stage::Following(scanner) => self.follow(world.policy, scanner, body, 0, ends),
+            Stage::Following(scanner) => self.follow(world.policy, scanner, body, ends),
         };
         self.concluded(world, verdict)
     }
@@ -265,23 +235,7 @@ impl Exchange {
     /// The value of the decision header, if the caller asked for it and may see it.
     pub fn explanation(&self, policy: &Policy) -> Option<String> {
         let spec = self.explained.as_ref()?;
-        let decision = self.decision;
-        let model = decision.and_then(|it| it.model).and_then(|it| policy.models.get(it.0 as usize));
-        let route = decision.and_then(|it| it.route);
-        let target = decision.and_then(|it| it.target);
-        let mut text = format!("model={};asked={}", escape(&spec.name), asked(&spec.asked));
-        if let (Some(model), Some(id)) = (model, route) {
-            match model.routes.get(usize::from(id.0)).and_then(|route| route.name.as_deref()) {
-                Some(name) => _ = write!(text, ";route={}", escape(name)),
-                None => _ = write!(text, ";route={}", id.0),
-            }
-        }
-        if let Some(target) = model.zip(target).and_then(|(model, id)| model.targets.get(usize::from(id.0))) {
-            _ = write!(text, ";target={}", escape(&target.name));
-        }
-        let why = self.refusal.map(Reason::name).or(decision.map(|it| it.why.name())).unwrap_or("none");
-        _ = write!(text, ";reason={why}");
-        Some(text)
+        Some(explain::header(policy, spec, self.decision, self.refusal))
     }
 
     fn hold(&mut self, world: &mut World<'_>, pending: Pending) -> Verdict {
@@ -337,107 +291,6 @@ impl Exchange {
         target.map_or(Verdict::PASS, |target| Verdict::Forward(forward::to(target)))
     }
 
-    fn held_body(
-        &mut self,
-        world: &mut World<'_>,
-        mut pending: Pending,
-        read: usize,
-        body: &mut Body<'_>,
-        ends: bool,
-    ) -> Verdict {
-        let most = world.policy.identity.max_peek_bytes as usize;
-        let peek = body.length.min(most);
-        if let Err(malformed) = follow(&mut pending.scanner, body, read, peek) {
-            return self.malformed(malformed);
-        }
-        if pending.scanner.progress() == Progress::Reading {
-            if body.length >= most {
-                return self.unknown(world.policy, "no model within the first bytes of the message");
-            }
-            if ends {
-                return self.without_identity(world.policy, &pending.scanner);
-            }
-            self.stage = Stage::Held { pending, read: peek };
-            return Verdict::Hold;
-        }
-        let target = match self.by_body(world, &pending) {
-            Ok(target) => target,
-            Err(verdict) => return verdict,
-        };
-        let mut scanner = pending.scanner;
-        let mut forward = target.map(forward::to).unwrap_or_default();
-        if let Some(rewrite) = target.and_then(|target| target.rewrite.as_ref()) {
-            forward = match forward::with_message(forward, &mut scanner, body, rewrite) {
-                Ok(forward) => forward,
-                Err(reply) => return self.reply(reply),
-            };
-        }
-        match self.follow(world.policy, scanner, body, peek, ends) {
-            Verdict::Forward(_) => Verdict::Forward(forward),
-            refusal => refusal,
-        }
-    }
-
-    /// The headers have gone on, so that no target can be chosen any more; a refusal still can.
-    fn late_body(
-        &mut self,
-        world: &mut World<'_>,
-        mut pending: Pending,
-        body: &mut Body<'_>,
-        ends: bool,
-    ) -> Verdict {
-        let length = body.length;
-        if let Err(malformed) = follow(&mut pending.scanner, body, 0, length) {
-            return self.malformed(malformed);
-        }
-        if pending.scanner.progress() == Progress::Reading {
-            if ends {
-                return self.without_identity(world.policy, &pending.scanner);
-            }
-            self.stage = Stage::Late(pending);
-            return Verdict::PASS;
-        }
-        if let Err(verdict) = self.by_body(world, &pending) {
-            return verdict;
-        }
-        if let Some(decision) = &mut self.decision {
-            *decision = Decision { target: None, route: None, why: Why::Late, ..*decision };
-        }
-        self.follow(world.policy, pending.scanner, body, length, ends)
-    }
-
-    /// The headers have chosen a target that is to be asked something else than what the message says.
-    fn rewrite_body(
-        &mut self,
-        policy: &Policy,
-        mut scanner: Scanner,
-        rewrite: &Rewrite,
-        body: &mut Body<'_>,
-        ends: bool,
-    ) -> Verdict {
-        let length = body.length;
-        if let Err(malformed) = follow(&mut scanner, body, 0, length) {
-            return self.malformed(malformed);
-        }
-        match scanner.progress() {
-            Progress::Unreadable(why) => return self.unreadable(policy, why),
-            Progress::Reading if ends => return self.without_identity(policy, &scanner),
-            Progress::Reading => {
-                let reply = forward::impossible("the identity is not within the first piece of the message");
-                return self.reply(reply);
-            }
-            Progress::Settled => {}
-        }
-        let forward = match forward::with_message(Forward::default(), &mut scanner, body, rewrite) {
-            Ok(forward) => forward,
-            Err(reply) => return self.reply(reply),
-        };
-        match self.follow(policy, scanner, body, length, ends) {
-            Verdict::Forward(_) => Verdict::Forward(forward),
-            refusal => refusal,
-        }
-    }
-
     fn forward_path(&mut self, target: &Target, headers: &Headers) -> Verdict {
         let forward = forward::to(target);
         match &target.rewrite {
@@ -447,59 +300,6 @@ impl Exchange {
                 Err(reply) => self.reply(reply),
             },
         }
-    }
-
-    /// The body has ended before the identity was known.
-    fn without_identity(&mut self, policy: &Policy, scanner: &Scanner) -> Verdict {
-        match scanner.end() {
-            Ok(()) => self.unknown(policy, "the call has no message"),
-            Err(malformed) => self.malformed(malformed),
-        }
-    }
-
-    /// Decides by what the scanner has read, which is the identity or that there is none.
-    fn by_body<'p>(
-        &mut self,
-        world: &mut World<'p>,
-        pending: &Pending,
-    ) -> Result<Option<&'p Target>, Verdict> {
-        if let Progress::Unreadable(why) = pending.scanner.progress() {
-            return Err(self.unreadable(world.policy, why));
-        }
-        let spec = pending.scanner.spec();
-        if spec.name.is_empty() {
-            return Err(self.unknown(world.policy, "the message names no model"));
-        }
-        self.identity = IdentityResult::Body;
-        self.decide(world, Request { headers: &pending.headers, method: pending.method, spec })
-    }
-
-    fn follow(
-        &mut self,
-        policy: &Policy,
-        mut scanner: Scanner,
-        body: &mut Body<'_>,
-        from: usize,
-        ends: bool,
-    ) -> Verdict {
-        let length = body.length;
-        let read = follow(&mut scanner, body, from, length);
-        if let Err(malformed) = read.and_then(|()| if ends { scanner.end() } else { Ok(()) }) {
-            return self.malformed(malformed);
-        }
-        if scanner.contradicted() {
-            return self.refuse(
-                Reason::ContradictingModelSpec,
-                "the message names another model, version, label or signature than the one that was routed",
-            );
-        }
-        if let Progress::Unreadable(why) = scanner.progress() {
-            return self.unreadable(policy, why);
-        }
-        if !ends {
-            self.stage = Stage::Following(scanner);
-        }
-        Verdict::PASS
     }
 
     /// Decides where the request goes; without a target it goes on as it is.
@@ -574,46 +374,4 @@ impl Exchange {
         }
         verdict
     }
-}
-
-/// What the identity headers say, or nothing when none names a model.
-fn spec_of_headers(policy: &Policy, headers: &Headers) -> Result<Option<ModelSpec>, &'static str> {
-    let text = |name: &str| match headers.joined(name) {
-        None => Ok(None),
-        Some(value) => String::from_utf8(value.into_owned())
-            .map(|text| Some(text).filter(|text| !text.is_empty()))
-            .map_err(|_| "a header that names the model, version or label is not UTF-8"),
-    };
-    let identity = &policy.identity;
-    let Some(name) = text(&identity.model_header)? else {
-        return Ok(None);
-    };
-    let asked = match (text(&identity.version_header)?, text(&identity.label_header)?) {
-        (None, None) => Asked::Latest,
-        (Some(version), None) => Asked::Version(Version::parse(&version)),
-        (None, Some(label)) => Asked::Label(label.into()),
-        (Some(_), Some(_)) => return Err("the headers ask for a version and for a label"),
-    };
-    Ok(Some(ModelSpec { name, asked, signature: String::new() }))
-}
-
-/// What the configuration and the caller's `grpc-encoding` make of compressed messages.
-fn compression(policy: &Policy, headers: &Headers) -> Compression {
-    let until = match policy.identity.compressed {
-        Compressed::Reject => return Compression::Unread(Unreadable::Compressed),
-        Compressed::Scan => Until::End,
-        Compressed::First => Until::Identity,
-    };
-    match headers.get("grpc-encoding").and_then(Encoding::named) {
-        None => Compression::Unread(Unreadable::Encoding),
-        Some(encoding) => {
-            let most = u64::from(policy.identity.max_inflate_bytes);
-            Compression::Inflated { encoding, most, until }
-        }
-    }
-}
-
-/// Lets the scanner see the body from one offset to another.
-fn follow(scanner: &mut Scanner, body: &mut Body<'_>, from: usize, to: usize) -> Result<(), Malformed> {
-    scanner.follow(to.saturating_sub(from), |at, most| (body.read)(from.saturating_add(at), most))
 }

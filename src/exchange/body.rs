@@ -1,0 +1,202 @@
+//! What the pieces of a request's body decide.
+
+use super::decide::Request;
+use super::{Decision, Exchange, IdentityResult, Pending, Stage, Why, World, forward};
+use crate::identity::{Malformed, Progress, Scanner};
+use crate::policy::{Policy, Rewrite, Target};
+use crate::verdict::{Forward, Reason, Verdict};
+
+/// A piece of a request's body. While a request is held, each piece begins where the first one did.
+pub struct Body<'a> {
+    pub length: usize,
+    /// `read(offset, most)` gives at most so many bytes from an offset, and at least one where there are any.
+    pub read: &'a mut dyn FnMut(usize, usize) -> Option<Vec<u8>>,
+}
+
+impl Exchange {
+    /// The headers wait for the identity, and `read` bytes of the body were read.
+    pub(super) fn held_body(
+        &mut self,
+        world: &mut World<'_>,
+        mut pending: Pending,
+        read: usize,
+        body: &mut Body<'_>,
+        ends: bool,
+    ) -> Verdict {
+        let policy = world.policy;
+        let most = policy.identity.max_peek_bytes as usize;
+        let peek = body.length.min(most);
+        if let Err(malformed) = follow(&mut pending.scanner, body, read, peek) {
+            return self.malformed(malformed);
+        }
+        if pending.scanner.progress() == Progress::Reading {
+            if body.length >= most {
+                return self.unknown(policy, "no model within the first bytes of the message");
+            }
+            if ends {
+                return self.without_identity(policy, &pending.scanner);
+            }
+            self.stage = Stage::Held { pending, read: peek };
+            return Verdict::Hold;
+        }
+        // Everything that is there is read before the decision, so that what is refused spends no token.
+        if let Err(verdict) = self.read_on(policy, &mut pending.scanner, body, peek, ends) {
+            return verdict;
+        }
+        let target = match self.by_body(world, &pending) {
+            Ok(target) => target,
+            Err(verdict) => return verdict,
+        };
+        let forward = target.map(forward::to).unwrap_or_default();
+        match target.and_then(|target| target.rewrite.as_ref()) {
+            Some(rewrite) => self.rewrite(forward, pending.scanner, rewrite, body, ends),
+            None => self.forward(forward, pending.scanner, ends),
+        }
+    }
+
+    /// The headers have gone on, so that no target can be chosen any more; a refusal still can.
+    pub(super) fn late_body(
+        &mut self,
+        world: &mut World<'_>,
+        mut pending: Pending,
+        body: &mut Body<'_>,
+        ends: bool,
+    ) -> Verdict {
+        if let Err(verdict) = self.read_on(world.policy, &mut pending.scanner, body, 0, ends) {
+            return verdict;
+        }
+        if pending.scanner.progress() == Progress::Reading {
+            if ends {
+                return self.without_identity(world.policy, &pending.scanner);
+            }
+            self.stage = Stage::Late(pending);
+            return Verdict::PASS;
+        }
+        if let Err(verdict) = self.by_body(world, &pending) {
+            return verdict;
+        }
+        if let Some(decision) = &mut self.decision {
+            *decision = Decision { target: None, route: None, why: Why::Late, ..*decision };
+        }
+        self.forward(Forward::default(), pending.scanner, ends)
+    }
+
+    /// The headers have gone on to a target that is to be asked something else than what the message says.
+    pub(super) fn rewrite_body(
+        &mut self,
+        policy: &Policy,
+        mut scanner: Scanner,
+        rewrite: &Rewrite,
+        body: &mut Body<'_>,
+        ends: bool,
+    ) -> Verdict {
+        if let Err(verdict) = self.read_on(policy, &mut scanner, body, 0, ends) {
+            return verdict;
+        }
+        match scanner.progress() {
+            Progress::Reading if ends => self.without_identity(policy, &scanner),
+            Progress::Reading => {
+                let reply = forward::impossible("the identity is not within the first piece of the message");
+                self.reply(reply)
+            }
+            Progress::Settled | Progress::Unreadable(_) => {
+                self.rewrite(Forward::default(), scanner, rewrite, body, ends)
+            }
+        }
+    }
+
+    /// Everything is decided: the rest of the body must not contradict it.
+    pub(super) fn follow(
+        &mut self,
+        policy: &Policy,
+        mut scanner: Scanner,
+        body: &mut Body<'_>,
+        ends: bool,
+    ) -> Verdict {
+        match self.read_on(policy, &mut scanner, body, 0, ends) {
+            Ok(()) => self.forward(Forward::default(), scanner, ends),
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// Shows the scanner the body from an offset on, and refuses what it finds wrong.
+    fn read_on(
+        &mut self,
+        policy: &Policy,
+        scanner: &mut Scanner,
+        body: &mut Body<'_>,
+        from: usize,
+        ends: bool,
+    ) -> Result<(), Verdict> {
+        let length = body.length;
+        let read = follow(scanner, body, from, length);
+        // What ends before its identity is known is told apart later.
+        let whole = !ends || scanner.progress() == Progress::Reading;
+        if let Err(malformed) = read.and_then(|()| if whole { Ok(()) } else { scanner.end() }) {
+            return Err(self.malformed(malformed));
+        }
+        if scanner.contradicted() {
+            return Err(self.contradicted());
+        }
+        match scanner.progress() {
+            Progress::Unreadable(why) => Err(self.unreadable(policy, why)),
+            Progress::Reading | Progress::Settled => Ok(()),
+        }
+    }
+
+    /// Decides by what the scanner has read.
+    fn by_body<'p>(
+        &mut self,
+        world: &mut World<'p>,
+        pending: &Pending,
+    ) -> Result<Option<&'p Target>, Verdict> {
+        let spec = pending.scanner.spec();
+        if spec.name.is_empty() {
+            return Err(self.unknown(world.policy, "the message names no model"));
+        }
+        self.identity = IdentityResult::Body;
+        self.decide(world, Request { headers: &pending.headers, method: pending.method, spec })
+    }
+
+    fn rewrite(
+        &mut self,
+        forward: Forward,
+        mut scanner: Scanner,
+        rewrite: &Rewrite,
+        body: &mut Body<'_>,
+        ends: bool,
+    ) -> Verdict {
+        match forward::with_message(forward, &mut scanner, body, rewrite) {
+            Err(reply) => self.reply(reply),
+            Ok(_) if scanner.contradicted() => self.contradicted(),
+            Ok(forward) => self.forward(forward, scanner, ends),
+        }
+    }
+
+    fn forward(&mut self, forward: Forward, scanner: Scanner, ends: bool) -> Verdict {
+        if !ends {
+            self.stage = Stage::Following(scanner);
+        }
+        Verdict::Forward(forward)
+    }
+
+    fn contradicted(&mut self) -> Verdict {
+        self.refuse(
+            Reason::ContradictingModelSpec,
+            "the message names another model, version, label or signature than the one that was routed",
+        )
+    }
+
+    /// The body has ended before the identity was known.
+    fn without_identity(&mut self, policy: &Policy, scanner: &Scanner) -> Verdict {
+        match scanner.end() {
+            Ok(()) => self.unknown(policy, "the call has no message"),
+            Err(malformed) => self.malformed(malformed),
+        }
+    }
+}
+
+/// Lets the scanner see the body from one offset to another.
+fn follow(scanner: &mut Scanner, body: &mut Body<'_>, from: usize, to: usize) -> Result<(), Malformed> {
+    scanner.follow(to.saturating_sub(from), |at, most| (body.read)(from.saturating_add(at), most))
+}
