@@ -8,6 +8,7 @@ mod envoy {
 
     mod bodies;
     mod compose;
+    mod compression;
     mod configuration;
     mod grpc;
     mod hold;
@@ -17,5 +18,6 @@ mod envoy {
     mod pools;
     mod refusals;
     mod rest;
+    mod rewrite;
     mod spoofing;
 }
