@@ -2,7 +2,8 @@
 //!
 //! Its server matches a path without regard to case and only then decodes the name and the label
 //! (http_rest_api_handler.cc), so `%2F` in a name is a slash of the name and not one of the path.
-//! The query is not part of the path.
+//! Its paths include the query (evhttp_request.cc), so `m?x` names a model `m?x` and `:predict?x` is no verb;
+//! in the Open Inference Protocol the query is none of the path.
 
 use super::Kind;
 use crate::identity::ModelSpec;
@@ -10,12 +11,11 @@ use crate::method::Method;
 use crate::units::{Asked, Version};
 
 pub fn read(path: &[u8]) -> Kind {
-    let end = path.iter().position(|byte| *byte == b'?').unwrap_or(path.len());
-    let path = path.get(..end).unwrap_or_default();
     let read = if let Some(rest) = strip_prefix(path, b"/v1/models/") {
         serving(rest)
     } else if let Some(rest) = strip_prefix(path, b"/v2/") {
-        inference(rest)
+        let end = rest.iter().position(|byte| *byte == b'?').unwrap_or(rest.len());
+        inference(rest.get(..end).unwrap_or_default())
     } else {
         None
     };
@@ -180,7 +180,8 @@ mod tests {
         check("/v1/models/resnet", "GetModelStatus resnet latest");
         check("/v1/models/resnet/versions/2/metadata", "GetModelMetadata resnet version 2");
         check("/V1/Models/res%6eet:predict", "Predict resnet latest");
-        check("/v1/models/a%2Fb%3ac:predict?x=1", "Predict a/b:c latest");
+        check("/v1/models/a%2Fb%3ac:predict", "Predict a/b:c latest");
+        check("/v1/models/resnet?x=1", "GetModelStatus resnet?x=1 latest");
         check("/v1/models/50%:predict", "Predict 50% latest");
     }
 
@@ -190,6 +191,7 @@ mod tests {
         check("/v1/models/", "no model");
         check("/v1/models/:predict", "no model");
         check("/v1/models/resnet:explain", "no model");
+        check("/v1/models/resnet:predict?x=1", "no model");
         check("/v1/models/resnet/versions/:predict", "no model");
         check("/v1/models/resnet/versions/x:predict", "no model");
         check("/v1/models/resnet/labels/canary/metadata/x", "no model");
@@ -206,7 +208,7 @@ mod tests {
 
     #[test]
     fn inference_paths_name_a_model_or_the_server() {
-        check("/v2/models/echo/infer", "ModelInfer echo latest");
+        check("/v2/models/echo/infer?x=/y", "ModelInfer echo latest");
         check("/v2/models/echo/versions/v2/ready", "ModelReady echo version v2");
         check("/v2/models/a:b", "ModelMetadata a:b latest");
         check("/v2/models/echo/generate_stream", "GenerateStream echo latest");

@@ -2,8 +2,6 @@
 //!
 //! Sources: RFC 1950 (zlib, which gRPC calls `deflate`), RFC 1951, RFC 1952 (gzip).
 
-#![deny(clippy::arithmetic_side_effects)]
-
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
 

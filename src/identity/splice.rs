@@ -5,8 +5,6 @@
 //! other field of a `model_spec`, unknown ones too, stays as the client sent it.
 //! Source: <https://protobuf.dev/programming-guides/encoding/#last-one-wins>.
 
-#![deny(clippy::arithmetic_side_effects)]
-
 use super::Layout;
 use crate::policy::Rewrite;
 use crate::units::{Asked, Version};
@@ -80,13 +78,14 @@ pub fn path(path: &str, rewrite: &Rewrite) -> Option<String> {
     if rewrite.signature.is_some() {
         return None;
     }
+    // The query is part of TensorFlow Serving's paths, as `call::rest` says.
+    let serving = path.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("/v1/"));
     let (path, query) = match path.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (path, None),
+        Some((path, query)) if !serving => (path, Some(query)),
+        _ => (path, None),
     };
     let mut segments = path.splitn(5, '/');
     let (root, protocol, models) = (segments.next()?, segments.next()?, segments.next()?);
-    let serving = protocol.eq_ignore_ascii_case("v1");
     let (name, rest) = match segments.next()? {
         // Only TensorFlow Serving's paths end in `:verb`; `:` is part of a name elsewhere.
         last if serving => last.split_at_checked(last.find(':').unwrap_or(last.len()))?,
@@ -216,7 +215,7 @@ mod tests {
         check("/V1/Models/m/Labels/l/metadata", &model, Some("/V1/Models/a%2Fb%20c/Labels/l/metadata"));
         check("/v1/models/m/metadata", &model, Some("/v1/models/a%2Fb%20c/metadata"));
         check("/v1/models/m", &model, Some("/v1/models/a%2Fb%20c"));
-        check("/v2/models/m/infer", &model, Some("/v2/models/a%2Fb%20c/infer"));
+        check("/v2/models/m/infer?x=/y", &model, Some("/v2/models/a%2Fb%20c/infer?x=/y"));
         check("/v2/models/m:n/versions/1/infer", &model, Some("/v2/models/a%2Fb%20c/versions/1/infer"));
     }
 

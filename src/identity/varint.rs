@@ -1,7 +1,5 @@
 //! Base-128 varints, a byte at a time, with libprotobuf's limits.
 
-#![deny(clippy::arithmetic_side_effects)]
-
 use super::Malformed;
 
 /// A varint of which some bytes were read.
