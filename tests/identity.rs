@@ -12,12 +12,14 @@ use flate2::write::GzEncoder;
 use predictgate::call::{Call, Kind};
 use predictgate::headers::Headers;
 use predictgate::identity::{
-    Compression, Encoding, Layout, Malformed, ModelSpec, Progress, Rpc, Scanner, Unreadable, Until,
+    Compression, Encoding, Layout, Malformed, ModelSpec, Progress, Rpc, Scanner, Sizes, Unreadable, Until,
 };
+use predictgate::rng::Rng;
 use predictgate::units::{Asked, Version};
 use proptest::prelude::*;
 use serde::Deserialize;
 use std::io::Write;
+use std::num::NonZeroU64;
 
 #[derive(Deserialize)]
 struct Cases {
@@ -36,6 +38,7 @@ struct Case {
     label: Option<String>,
     #[serde(default)]
     signature: String,
+    batch: Option<i64>,
     body: String,
 }
 
@@ -46,7 +49,8 @@ const GZIP: Compression =
 enum Reading {
     Malformed,
     Unreadable(Unreadable),
-    Spec(ModelSpec),
+    /// The identity and the batch.
+    Spec(ModelSpec, Option<i64>),
 }
 
 impl Case {
@@ -59,13 +63,16 @@ impl Case {
             (None, Some(label)) => Asked::Label(label.as_str().into()),
             (None, None) => Asked::Latest,
         };
-        Reading::Spec(ModelSpec { name: self.model.clone(), asked, signature: self.signature.clone() })
+        let spec = ModelSpec { name: self.model.clone(), asked, signature: self.signature.clone() };
+        Reading::Spec(spec, self.batch)
     }
 
     fn scanner(&self) -> Scanner {
         let headers = [(":path", self.path.as_str()), ("content-type", "application/grpc")];
         match Call::read(&Headers::from_pairs(&headers)).kind {
-            Kind::Grpc { layout, rpc, .. } => Scanner::new(layout, rpc, 65_536).with_compression(GZIP),
+            Kind::Grpc { method, layout, rpc } => {
+                Scanner::new(layout, rpc, 65_536).with_compression(GZIP).with_sizes(Sizes::of(method))
+            }
             other => panic!("{}: {other:?}", self.name),
         }
     }
@@ -91,7 +98,7 @@ fn read<'a>(mut scanner: Scanner, pieces: impl IntoIterator<Item = &'a [u8]>) ->
     match (scanner.end(), scanner.progress()) {
         (Err(_), _) => Reading::Malformed,
         (_, Progress::Unreadable(why)) => Reading::Unreadable(why),
-        _ => Reading::Spec(scanner.merged().clone()),
+        _ => Reading::Spec(scanner.merged().clone(), scanner.batch()),
     }
 }
 
@@ -106,6 +113,17 @@ fn every_case_reads_the_same_whole_and_a_byte_at_a_time() {
         for at in 0..bytes.len() {
             let (head, tail) = bytes.split_at(at);
             assert_eq!(read(case.scanner(), [head, tail]), case.expected(), "{} cut at {at}", case.name);
+        }
+        let mut rng = Rng::seeded(1);
+        for _ in 0..1000 {
+            let (mut pieces, mut rest) = (Vec::new(), &bytes[..]);
+            while let Some(most) = NonZeroU64::new(rest.len() as u64) {
+                let (piece, after) = rest.split_at(1 + rng.below(most) as usize);
+                pieces.push(piece);
+                rest = after;
+            }
+            let lengths: Vec<_> = pieces.iter().map(|piece| piece.len()).collect();
+            assert_eq!(read(case.scanner(), pieces), case.expected(), "{} cut to {lengths:?}", case.name);
         }
     }
 }
@@ -123,7 +141,7 @@ fn following_reads_what_feeding_reads() {
             }
             let reading = match outcome.and_then(|()| scanner.end()) {
                 Err(_) => Reading::Malformed,
-                Ok(()) => Reading::Spec(scanner.merged().clone()),
+                Ok(()) => Reading::Spec(scanner.merged().clone(), scanner.batch()),
             };
             assert_eq!(reading, case.expected(), "{} in pieces of {chunk}", case.name);
         }

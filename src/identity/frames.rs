@@ -1,16 +1,7 @@
 //! Where in a message the reading stands: the known messages around it, and the unknown groups inside them.
 
 use super::Malformed;
-
-/// A message that is descended into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Root,
-    Task,
-    ModelSpec,
-    /// `google.protobuf.Int64Value`, the wrapper of a version.
-    Int64Value,
-}
+use super::schema::Kind;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Frame {
@@ -19,11 +10,12 @@ pub struct Frame {
     pub end: u64,
 }
 
-/// At most root, task, model_spec and version are nested; groups nest as deep as libprotobuf lets them.
+/// At most five known messages are nested, as in root, input, tensor, shape and dimension; groups nest as deep as
+/// libprotobuf lets them.
 #[derive(Clone, Debug)]
 pub struct Frames {
     pub innermost: Frame,
-    around: [Frame; 3],
+    around: [Frame; 4],
     depth: u8,
     /// The field numbers of the unknown groups inside the innermost frame.
     groups: Vec<u32>,
@@ -35,7 +27,7 @@ const MAX_DEPTH: usize = 100;
 impl Frames {
     pub const fn of_message(end: u64) -> Self {
         let root = Frame { kind: Kind::Root, end };
-        Self { innermost: root, around: [root; 3], depth: 0, groups: Vec::new() }
+        Self { innermost: root, around: [root; 4], depth: 0, groups: Vec::new() }
     }
 
     pub const fn at_root(&self) -> bool {

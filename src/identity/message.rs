@@ -2,15 +2,18 @@
 
 use std::mem;
 
-use super::frames::{Frame, Frames, Kind};
+use super::batch::Batch;
+use super::frames::{Frame, Frames};
+use super::schema::{self, Field, Kind, TextField, Value};
 use super::varint::Varint;
-use super::{Layout, Malformed, ModelSpec};
+use super::{Layout, Malformed, ModelSpec, Sizes};
 use crate::units::{Asked, Version};
 
 /// A message of which some bytes were read.
 #[derive(Clone, Debug)]
 pub struct Message {
     layout: Layout,
+    sizes: Sizes,
     max_text: u32,
     state: State,
     /// How much of it was read or skipped.
@@ -24,6 +27,8 @@ pub struct Message {
     /// Whether any of the identity was seen.
     seen: bool,
     settled: Option<Settled>,
+    /// Kept only where the sizes are read.
+    batch: Option<Box<Batch>>,
     is_over: bool,
 }
 
@@ -38,27 +43,10 @@ struct Settled {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Tag(Varint),
-    Value { counts: bool, varint: Varint },
+    Value { value: Value, varint: Varint },
     Length { field: Field, varint: Varint },
     Text { field: TextField, left: u64 },
     Skip { left: u64 },
-}
-
-/// A length-delimited field, by what it means here.
-#[derive(Clone, Copy, Debug)]
-enum Field {
-    Message(Kind),
-    Text(TextField),
-    Unknown,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum TextField {
-    Name,
-    Signature,
-    Label,
-    /// `model_version` of the Open Inference Protocol.
-    Version,
 }
 
 /// Why reading stopped.
@@ -83,9 +71,10 @@ const TAG: State = State::Tag(Varint::EMPTY);
 
 impl Message {
     /// A message of `length` bytes.
-    pub const fn new(layout: Layout, max_text: u32, length: u64) -> Self {
+    pub fn new(layout: Layout, sizes: Sizes, max_text: u32, length: u64) -> Self {
         Self {
             layout,
+            sizes,
             max_text,
             state: TAG,
             position: 0,
@@ -95,6 +84,7 @@ impl Message {
             merged: ModelSpec::EMPTY,
             seen: false,
             settled: None,
+            batch: (sizes != Sizes::Unread).then(Box::default),
             is_over: false,
         }
     }
@@ -121,6 +111,11 @@ impl Message {
     /// Whether a field came after the identity had settled that names one, even the same.
     pub fn named_again(&self) -> bool {
         self.settled.as_ref().is_some_and(|settled| settled.spec.is_some())
+    }
+
+    /// The size of its batch, as far as it was read.
+    pub fn batch(&self) -> Option<i64> {
+        self.batch.as_ref()?.size()
     }
 
     /// Whether all of it was read.
@@ -199,13 +194,11 @@ impl Message {
                 // libprotobuf drops what does not fit into 32 bits.
                 Some(tag) => self.begin_field((tag & 0xffff_ffff) >> 3, tag & 7)?,
             },
-            State::Value { counts, mut varint } => match varint.take(byte, Varint::VALUE_BYTES)? {
-                None => self.state = State::Value { counts, varint },
-                Some(value) => {
-                    if counts {
-                        self.merged.asked = Asked::Version(Version::Number(value.cast_signed()));
-                    }
-                    self.state = TAG;
+            State::Value { value, mut varint } => match varint.take(byte, Varint::VALUE_BYTES)? {
+                None => self.state = State::Value { value, varint },
+                Some(number) => {
+                    self.take_value(value, number.cast_signed());
+                    self.state = self.between_fields();
                 }
             },
             State::Length { field, mut varint } => match varint.take(byte, Varint::LENGTH_BYTES)? {
@@ -222,15 +215,17 @@ impl Message {
         if number == 0 {
             return Err(Malformed::Wire);
         }
-        let known = !self.frames.in_group();
-        let field = if wire_type == 2 && known { self.meaning(number) } else { Field::Unknown };
-        if matches!(field, Field::Unknown) && known && self.frames.at_root() && self.seen {
+        let kind = if self.frames.in_group() { None } else { Some(self.frames.innermost.kind) };
+        let field = kind
+            .filter(|_| wire_type == 2)
+            .map_or(Field::Unknown, |kind| schema::field(kind, self.layout, self.sizes, number));
+        if kind == Some(Kind::Root) && self.seen && !field.names_a_model() {
             self.settle(self.field_start);
         }
         match wire_type {
             0 => {
-                let is_version = number == 1 && known && self.frames.innermost.kind == Kind::Int64Value;
-                self.state = State::Value { counts: is_version && self.counts(), varint: Varint::EMPTY };
+                let value = kind.map_or(Value::Unknown, |kind| schema::value(kind, number));
+                self.state = State::Value { value, varint: Varint::EMPTY };
                 Ok(())
             }
             1 => self.begin_skip(8),
@@ -251,17 +246,23 @@ impl Message {
         }
     }
 
-    /// What a length-delimited field of the innermost message means.
-    const fn meaning(&self, number: u32) -> Field {
-        match (self.frames.innermost.kind, self.layout, number) {
-            (Kind::Root, Layout::ModelSpec, 1) | (Kind::Task, _, 1) => Field::Message(Kind::ModelSpec),
-            (Kind::Root, Layout::FirstTask, 1) => Field::Message(Kind::Task),
-            (Kind::Root, Layout::NameAndVersion, 1) | (Kind::ModelSpec, _, 1) => Field::Text(TextField::Name),
-            (Kind::Root, Layout::NameAndVersion, 2) => Field::Text(TextField::Version),
-            (Kind::ModelSpec, _, 2) => Field::Message(Kind::Int64Value),
-            (Kind::ModelSpec, _, 3) => Field::Text(TextField::Signature),
-            (Kind::ModelSpec, _, 4) => Field::Text(TextField::Label),
-            _ => Field::Unknown,
+    fn take_value(&mut self, value: Value, number: i64) {
+        match value {
+            Value::Version if self.counts() => self.merged.asked = Asked::Version(Version::Number(number)),
+            Value::Size => {
+                if let Some(batch) = &mut self.batch {
+                    batch.dimension(self.frames.innermost.kind, number);
+                }
+            }
+            Value::Version | Value::Unknown => {}
+        }
+    }
+
+    /// What comes next where a field has ended.
+    const fn between_fields(&self) -> State {
+        match self.frames.innermost.kind {
+            Kind::PackedShape => State::Value { value: Value::Size, varint: Varint::EMPTY },
+            _ => TAG,
         }
     }
 
@@ -286,23 +287,33 @@ impl Message {
         if length > MAX_LENGTH || end > self.frames.innermost.end {
             return Err(Malformed::Wire.into());
         }
-        if !matches!(field, Field::Unknown) && self.counts() {
+        let counts = field.names_a_model() && self.counts();
+        if counts {
             self.keep_settled();
         }
         match field {
             Field::Unknown => self.state = State::Skip { left: length },
+            Field::Example => {
+                if let Some(batch) = &mut self.batch {
+                    batch.example();
+                }
+                self.state = State::Skip { left: length };
+            }
             Field::Text(_) if length > u64::from(self.max_text) => return Err(Stop::TooLong),
             Field::Text(field) => {
-                self.seen |= self.counts();
+                self.seen |= counts;
                 self.text.clear();
                 self.state = State::Text { field, left: length };
             }
             Field::Message(kind) => {
-                if self.counts() {
+                if counts {
                     self.begin_counted(kind);
                 }
+                if let Some(batch) = &mut self.batch {
+                    batch.enter(kind);
+                }
                 self.frames.enter(Frame { kind, end })?;
-                self.state = TAG;
+                self.state = self.between_fields();
             }
         }
         Ok(())
@@ -315,7 +326,7 @@ impl Message {
             Kind::Int64Value if !matches!(self.merged.asked, Asked::Version(_)) => {
                 self.merged.asked = Asked::Version(Version::Number(0));
             }
-            Kind::Root | Kind::Task | Kind::Int64Value => {}
+            _ => {}
         }
     }
 
@@ -336,30 +347,47 @@ impl Message {
             }
             _ => {}
         }
-        while !self.is_over
-            && matches!(self.state, State::Tag(varint) if varint.is_empty())
-            && self.position >= self.frames.innermost.end
-        {
+        while !self.is_over && self.is_between_fields() && self.position >= self.frames.innermost.end {
             if self.frames.in_group() {
                 return Err(Malformed::Wire);
             }
             let left = self.frames.innermost.kind;
             self.frames.leave();
+            self.state = TAG;
+            if let Some(batch) = &mut self.batch {
+                batch.leave(left);
+            }
             match left {
                 Kind::Root => {
                     self.settle(self.position);
                     self.is_over = true;
                 }
                 Kind::Task => self.settle(self.position),
-                Kind::ModelSpec | Kind::Int64Value => {}
+                _ => {}
             }
         }
         Ok(())
     }
 
+    /// Whether the position is where a field, or a number of a packed one, may begin or the message may end.
+    const fn is_between_fields(&self) -> bool {
+        match self.state {
+            State::Tag(varint) => varint.is_empty(),
+            State::Value { varint, .. } => {
+                varint.is_empty() && matches!(self.frames.innermost.kind, Kind::PackedShape)
+            }
+            _ => false,
+        }
+    }
+
     fn end_text(&mut self, field: TextField) -> Result<(), Malformed> {
         let text = String::from_utf8(mem::take(&mut self.text)).map_err(|_| Malformed::Utf8)?;
         match field {
+            TextField::Input => {
+                if let Some(batch) = &mut self.batch {
+                    batch.name(text);
+                }
+            }
             _ if !self.counts() => {}
             TextField::Name => self.merged.name = text,
             TextField::Signature => self.merged.signature = text,

@@ -10,16 +10,19 @@
 
 #![deny(clippy::arithmetic_side_effects)]
 
+mod batch;
 mod frames;
 mod inflate;
 mod message;
 mod scanner;
+mod schema;
 pub mod splice;
 mod varint;
 
 pub use inflate::Encoding;
 pub use scanner::{Compression, Scanner, Until};
 
+use crate::method::Method;
 use crate::units::Asked;
 
 /// What a request names. An empty name is none.
@@ -49,6 +52,31 @@ pub enum Layout {
     FirstTask,
     /// `model_name` is field 1 and `model_version` field 2: the Open Inference Protocol.
     NameAndVersion,
+}
+
+/// Which sizes of a message are read for its batch: those of the inputs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sizes {
+    #[default]
+    Unread,
+    /// The shapes of `PredictRequest.inputs`.
+    OfTensors,
+    /// The number of examples in the `input` of a classification, regression or multi-inference.
+    OfExamples,
+    /// The shapes of `ModelInferRequest.inputs`.
+    OfInferInputs,
+}
+
+impl Sizes {
+    /// The sizes in the requests of a gRPC method.
+    pub const fn of(method: Method) -> Self {
+        match method {
+            Method::Predict => Self::OfTensors,
+            Method::Classify | Method::Regress | Method::MultiInference => Self::OfExamples,
+            Method::ModelInfer | Method::ModelStreamInfer => Self::OfInferInputs,
+            _ => Self::Unread,
+        }
+    }
 }
 
 /// How many messages a call carries.

@@ -2,7 +2,7 @@
 
 use super::inflate::{Encoding, Inflater, Refused};
 use super::message::{Message, Stop, UNKNOWN_LENGTH};
-use super::{Layout, Malformed, ModelSpec, Progress, Rpc, Unreadable};
+use super::{Layout, Malformed, ModelSpec, Progress, Rpc, Sizes, Unreadable};
 
 /// What is done with compressed messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub enum Until {
 pub struct Scanner {
     layout: Layout,
     rpc: Rpc,
+    sizes: Sizes,
     max_text: u32,
     compression: Compression,
     state: State,
@@ -88,6 +89,7 @@ impl Scanner {
         Self {
             layout,
             rpc,
+            sizes: Sizes::Unread,
             max_text,
             compression: Compression::Unread(Unreadable::Encoding),
             state: PREFIX,
@@ -102,6 +104,18 @@ impl Scanner {
     #[must_use]
     pub fn with_compression(self, compression: Compression) -> Self {
         Self { compression, ..self }
+    }
+
+    /// Which sizes to read on the way; without it none are.
+    #[must_use]
+    pub fn with_sizes(self, sizes: Sizes) -> Self {
+        Self { sizes, ..self }
+    }
+
+    /// The size of the current message's batch, as far as it was read: the leading dimension of its inputs, the
+    /// largest where they differ.
+    pub fn batch(&self) -> Option<i64> {
+        self.message.as_ref()?.batch()
     }
 
     pub fn progress(&self) -> Progress {
@@ -280,7 +294,7 @@ impl Scanner {
         if let (None, Some(first)) = (&self.decided, &self.message) {
             self.decided = Some(Decided::ByFirstMessage(first.spec().clone()));
         }
-        self.message = Some(Message::new(self.layout, self.max_text, length));
+        self.message = Some(Message::new(self.layout, self.sizes, self.max_text, length));
     }
 
     fn read_message<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Malformed> {
