@@ -149,7 +149,8 @@ impl Scenario {
         Ok(Validation { ok: output.status.success(), text })
     }
 
-    /// Failover is tested in seconds, which takes health checks more often than a deployment wants.
+    /// Failover is tested in seconds, which takes health checks more often than a deployment wants. They are
+    /// patient, as the servers may share a busy thread with a test; one that is gone refuses the connection.
     fn with_frequent_health_checks(self) -> Self {
         self.bootstrap(|bootstrap| {
             for cluster in items(bootstrap, "/static_resources/clusters") {
@@ -157,6 +158,7 @@ impl Scenario {
                     for interval in ["interval", "no_traffic_interval", "unhealthy_interval"] {
                         check[interval] = json!("0.1s");
                     }
+                    check["timeout"] = json!("10s");
                 }
             }
         })
