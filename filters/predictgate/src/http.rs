@@ -5,7 +5,9 @@ use std::rc::Rc;
 
 use predictgate::exchange::{Body, DECISION_HEADER, Exchange, sanitise};
 use predictgate::outcome::Ending;
-use predictgate::verdict::{Answer, Forward, GrpcStatus, LocalReply, Protocol, Reason, Verdict};
+use predictgate::verdict::{
+    Answer, Forward, GrpcStatus, LocalReply, Protocol, REASON_HEADER, Reason, Verdict,
+};
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
@@ -157,6 +159,9 @@ impl HttpContext for Http {
     }
 }
 
+/// The reason that the shipped configurations give, too, before a first configuration is accepted.
+const NOT_CONFIGURED: &str = "not_configured";
+
 /// Stands where a stream begins although no configuration was accepted, and lets nothing pass.
 pub struct Unconfigured;
 
@@ -167,10 +172,10 @@ impl HttpContext for Unconfigured {
         let answer = Answer {
             http: 503,
             grpc: GrpcStatus::Unavailable,
-            headers: Vec::new(),
+            headers: vec![(REASON_HEADER, NOT_CONFIGURED.to_owned())],
             body: "no configuration was accepted".to_owned(),
         };
-        _ = host::reply(&answer, "unconfigured");
+        _ = host::reply(&answer, NOT_CONFIGURED);
         Action::Pause
     }
 }

@@ -145,6 +145,9 @@ impl State {
     }
 }
 
+/// Every worker logs what is wrong with a configuration; `cargo xtask check` shows all of it.
+const MOST_LOGGED: usize = 100;
+
 impl Context for Root {}
 
 impl RootContext for Root {
@@ -167,7 +170,7 @@ impl RootContext for Root {
             }
             Err(errors) => {
                 let errors: Vec<String> = errors;
-                for error in &errors {
+                for error in errors.iter().take(MOST_LOGGED) {
                     log::error!("configuration: {error}");
                 }
                 log::error!("configuration: refused, errors: {}", errors.len());

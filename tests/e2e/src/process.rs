@@ -1,18 +1,19 @@
 //! A child process that ends with its owner.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use std::{fs, thread};
+use std::{fs, io, thread};
 
 use anyhow::{Context, Result, anyhow};
 
-/// A running program. It is killed when this is dropped.
+/// A running program. It is killed when this is dropped, and when this process ends in any way.
 ///
-/// Envoy asks the kernel for a SIGTERM when its parent ends, and to the kernel the parent is the thread
+/// The kernel sends the child a SIGTERM when its parent ends, and to the kernel the parent is the thread
 /// that spawned it. So each child is spawned by a thread of its own that lives as long as the child does,
 /// not by whichever test thread happened to come along.
 pub struct Process {
@@ -34,6 +35,13 @@ impl Process {
         let (started, start) = channel();
         let ended = Arc::new(OnceLock::new());
         let status = Arc::clone(&ended);
+        // SAFETY: prctl is a bare system call, which is all that may run between fork and exec.
+        unsafe {
+            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            });
+        }
         let keeper = thread::spawn(move || match command.spawn() {
             Err(error) => drop(started.send(Err(error))),
             Ok(child) => {
