@@ -136,6 +136,8 @@ pub fn serialise<N: AsRef<[u8]>, V: AsRef<[u8]>>(pairs: &[(N, V)]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     const PAIRS: [(&str, &[u8]); 3] = [("a", b"1"), ("b", b"\xff\xfe"), ("a", b"")];
 

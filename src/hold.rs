@@ -104,6 +104,8 @@ impl Holds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn at(millis: u64) -> Instant {
         Instant::default().after(Duration::from_millis(millis))

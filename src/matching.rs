@@ -92,6 +92,8 @@ fn contains(value: &[u8], part: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[track_caller]
     fn check(pattern: Pattern, invert: bool, headers: &[(&str, &str)], expected: bool) {

@@ -173,6 +173,8 @@ fn percent_decoded_starts_with(message: &[u8], text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn answer(status: GrpcStatus, message: &str) -> Ending<'_> {
         Ending {

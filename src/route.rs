@@ -58,6 +58,8 @@ pub fn first<'a>(routes: impl IntoIterator<Item = &'a Match>, subject: Subject<'
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[track_caller]
     fn check(names: &[&str], asked: &str, expected: Option<usize>) {

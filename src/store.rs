@@ -126,6 +126,8 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     /// A store in which a rival writes 100 between a load and the store that follows it, so many times.
     #[derive(Default)]

@@ -147,6 +147,8 @@ pub enum Mode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
     fn text_that_is_an_integer_is_that_version() {

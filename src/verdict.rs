@@ -337,6 +337,8 @@ fn push_percent(text: &mut String, byte: u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[test]
     fn base64_is_that_of_the_rfc_without_padding() {

@@ -70,6 +70,8 @@ fn grpc_protocol(content_type: &[u8]) -> Option<Protocol> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[track_caller]
     fn check(path: &str, content_type: Option<&str>, protocol: Protocol, kind: &Kind) {

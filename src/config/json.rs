@@ -155,6 +155,8 @@ impl<'de> Visitor<'de> for Numbering<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     /// Every path of the tree, in the order of the document.
     fn paths(text: &str) -> Vec<String> {

@@ -98,6 +98,8 @@ mod tests {
     use super::super::at::Reading;
     use super::super::json;
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[track_caller]
     fn check<T: PartialEq + std::fmt::Debug>(

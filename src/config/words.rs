@@ -96,6 +96,8 @@ fn is_within(edits: u8, mut left: &[u8], mut right: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     #[track_caller]
     fn check(wrong: &str, names: &[&str], expected: Option<&str>) {

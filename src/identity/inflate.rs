@@ -315,6 +315,8 @@ mod tests {
     use flate2::Compression;
     use flate2::write::{GzEncoder, ZlibEncoder};
     use std::io::Write;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::GzBuilder::new()

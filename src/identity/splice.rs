@@ -166,6 +166,8 @@ fn push_varint(message: &mut Vec<u8>, mut value: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn to(model: Option<&str>, asked: Option<Asked>, signature: Option<&str>) -> Rewrite {
         Rewrite { model: model.map(Into::into), asked, signature: signature.map(Into::into) }
