@@ -43,7 +43,6 @@ pub struct Inflater {
     window: Box<[u8]>,
     /// Where in the window the next byte goes.
     at: usize,
-    read: u64,
     written: u64,
     most: u64,
     crc: u32,
@@ -108,8 +107,8 @@ const WINDOW: usize = 32 * 1024;
 const GZIP_TRAILER_BYTES: u8 = 8;
 
 impl Inflater {
-    /// `most` bounds what comes out, in bytes.
-    pub fn new(encoding: Encoding, most: u64) -> Self {
+    /// A message of `length` compressed bytes; `most` bounds what comes out of them, and so does [`MAX_RATIO`].
+    pub fn new(encoding: Encoding, length: u32, most: u64) -> Self {
         let stage = match encoding {
             Encoding::Gzip => Stage::GzipHeader(Part::Fixed { have: 0, flags: 0 }),
             Encoding::Deflate => Stage::Data,
@@ -120,9 +119,8 @@ impl Inflater {
             core: Box::default(),
             window: vec![0; WINDOW].into_boxed_slice(),
             at: 0,
-            read: 0,
             written: 0,
-            most,
+            most: most.min(u64::from(length).saturating_mul(MAX_RATIO)),
             crc: 0,
         }
     }
@@ -143,7 +141,6 @@ impl Inflater {
                 let gone = self.inflate(bytes, &mut show)?;
                 bytes = bytes.get(gone..).unwrap_or_default();
             } else if let Some((&byte, rest)) = bytes.split_first() {
-                self.read = self.read.saturating_add(1);
                 self.take(byte)?;
                 bytes = rest;
             }
@@ -178,13 +175,15 @@ impl Inflater {
             }
             self.at = end % WINDOW;
             gone = gone.saturating_add(read);
-            self.read = self.read.saturating_add(read as u64);
+            // What fits is shown first, so that what comes of it never depends on how the message was cut.
+            let room = usize::try_from(self.most.saturating_sub(self.written)).unwrap_or(usize::MAX);
             self.written = self.written.saturating_add(written as u64);
-            if self.written > self.most || self.written > self.read.saturating_mul(MAX_RATIO) {
-                return Err(Refused::TooLarge.into());
+            let shown = out.get(..room).unwrap_or(out);
+            if !shown.is_empty() {
+                show(shown)?;
             }
-            if !out.is_empty() {
-                show(out)?;
+            if shown.len() < out.len() {
+                return Err(Refused::TooLarge.into());
             }
             match status {
                 TINFLStatus::HasMoreOutput => {}
@@ -346,7 +345,7 @@ mod tests {
         chunk: usize,
         most: u64,
     ) -> Result<(Vec<u8>, bool), Refused> {
-        let mut inflater = Inflater::new(encoding, most);
+        let mut inflater = Inflater::new(encoding, u32::try_from(bytes.len()).unwrap(), most);
         let mut out = Vec::new();
         for piece in bytes.chunks(chunk) {
             inflater.feed(piece, |piece| {

@@ -70,6 +70,8 @@ enum Decided {
 
 /// Why inflating stopped.
 enum Inflated {
+    /// The identity is known, and no more is asked for.
+    Enough,
     Stopped(Stop),
     Refused(Refused),
 }
@@ -283,7 +285,7 @@ impl Scanner {
             Compression::Inflated { .. } if length == 0 => self.give_up(Unreadable::Corrupt),
             Compression::Inflated { encoding, most, .. } => {
                 self.begin_message(UNKNOWN_LENGTH);
-                let inflater = Inflater::new(encoding, most);
+                let inflater = Inflater::new(encoding, length, most);
                 self.state = State::Compressed(Box::new(Inflating { inflater, left: length }));
             }
         }
@@ -326,19 +328,21 @@ impl Scanner {
         let length = usize::try_from(inflating.left).unwrap_or(usize::MAX).min(bytes.len());
         let (part, rest) = bytes.split_at_checked(length).unwrap_or((bytes, &[]));
         inflating.left = inflating.left.saturating_sub(u32::try_from(length).unwrap_or(u32::MAX));
+        let to_identity = matches!(self.compression, Compression::Inflated { until: Until::Identity, .. });
         let fed = inflating.inflater.feed(part, |mut plain| {
             while !plain.is_empty() {
                 plain = message.step(plain).map_err(Inflated::Stopped)?;
+                if to_identity && message.has_settled() {
+                    return Err(Inflated::Enough);
+                }
             }
             Ok(())
         });
-        let read_on = !matches!(self.compression, Compression::Inflated { until: Until::Identity, .. })
-            || !message.has_settled();
         match fed {
+            Err(Inflated::Enough) => self.state = State::Opaque,
             Err(Inflated::Stopped(Stop::Malformed(malformed))) => return Err(malformed),
             Err(Inflated::Stopped(Stop::TooLong)) => self.give_up(Unreadable::TooLong),
             Err(Inflated::Refused(Refused::TooLarge)) => self.give_up(Unreadable::TooLarge),
-            Ok(()) if !read_on => self.state = State::Opaque,
             Ok(()) if inflating.left > 0 => self.state = State::Compressed(inflating),
             Ok(()) if inflating.inflater.is_done() => {
                 message.end()?;
