@@ -171,6 +171,17 @@ const RESNET: &[u8] = b"\x0a\x06resnet";
 const BERT: &[u8] = b"\x0a\x04bert";
 
 #[test]
+fn a_stream_stays_settled_while_later_messages_are_read() {
+    let message = message(&[(1, b"a"), (3, b"id")]);
+    let mut scanner = Scanner::new(Layout::NameAndVersion, Rpc::Streaming, 64);
+    scanner.feed(&message).unwrap();
+    for (place, byte) in message.iter().enumerate() {
+        scanner.feed(&[*byte]).unwrap();
+        assert_eq!(scanner.progress(), Progress::Settled, "after byte {place} of the second message");
+    }
+}
+
+#[test]
 fn a_tensor_is_never_asked_for() {
     let tensor = vec![7; 4 << 20];
     let bytes = message(&[(1, RESNET), (2, &tensor), (3, b"y")]);

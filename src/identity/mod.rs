@@ -109,12 +109,12 @@ impl Malformed {
     }
 }
 
-/// How far the identity of the current message is known.
+/// How far the identity of a call is known. Later messages of a stream change nothing of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// It may still come, or change.
     Reading,
-    /// It is complete and another field has begun, or the message has ended, perhaps without any.
+    /// It is complete and another field has begun, or the first message has ended, perhaps without any.
     Settled,
     /// It cannot be read, and nothing after it.
     Unreadable(Unreadable),

@@ -33,6 +33,8 @@ pub struct Scanner {
     state: State,
     /// The current message, or the last one; none before the first.
     message: Option<Message>,
+    /// Whether the current message is not the first, so that the identity that counts is known.
+    later: bool,
     /// What was decided on before the current message: by the headers, or by a stream's first message.
     decided: Option<Decided>,
     rewritten: bool,
@@ -96,6 +98,7 @@ impl Scanner {
             compression: Compression::Unread(Unreadable::Encoding),
             state: PREFIX,
             message: None,
+            later: false,
             decided: None,
             rewritten: false,
             contradicted: false,
@@ -124,7 +127,7 @@ impl Scanner {
         if let Some(why) = self.unreadable {
             return Progress::Unreadable(why);
         }
-        let settled = self.message.as_ref().is_some_and(Message::has_settled);
+        let settled = self.later || self.message.as_ref().is_some_and(Message::has_settled);
         if settled { Progress::Settled } else { Progress::Reading }
     }
 
@@ -293,8 +296,9 @@ impl Scanner {
     }
 
     fn begin_message(&mut self, length: u64) {
-        if let (None, Some(first)) = (&self.decided, &self.message) {
-            self.decided = Some(Decided::ByFirstMessage(first.spec().clone()));
+        if let Some(before) = &self.message {
+            self.later = true;
+            self.decided.get_or_insert_with(|| Decided::ByFirstMessage(before.spec().clone()));
         }
         self.message = Some(Message::new(self.layout, self.sizes, self.max_text, length));
     }
