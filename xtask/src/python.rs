@@ -1,6 +1,7 @@
 //! Virtual environments with packages from PyPI, kept under `target/tools`.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -9,8 +10,8 @@ use crate::apt;
 use crate::project::Project;
 use crate::run::{Step, output_of, unavailable};
 
-/// What this project's own Python and its packages need.
-const OLDEST: (u32, u32) = (3, 10);
+/// Major and minor, as of `python3 --version`.
+type Version = (u32, u32);
 
 /// One `pip install`.
 pub enum Packages<'a> {
@@ -21,12 +22,22 @@ pub enum Packages<'a> {
     ListedAlone(&'a str),
 }
 
-/// The Python of the virtual environment `target/tools/NAME` with `packages` in it.
+/// A virtual environment, by what is to be in it.
+pub struct Environment<'a> {
+    /// Its folder under `target/tools`.
+    pub name: &'a str,
+    /// The Pythons that there are packages for.
+    pub pythons: RangeInclusive<Version>,
+    pub packages: &'a [Packages<'a>],
+}
+
+/// The Python of an environment, made when it is not there.
 ///
 /// # Errors
 ///
 /// Fails when there is no usable Python or a package cannot be had.
-pub fn environment(project: &Project, name: &str, packages: &[Packages<'_>]) -> Result<PathBuf> {
+pub fn environment(project: &Project, environment: &Environment<'_>) -> Result<PathBuf> {
+    let &Environment { name, ref pythons, packages } = environment;
     let tools = project.target("tools");
     let folder = tools.join(name);
     let wanted = wanted(project, packages)?;
@@ -38,7 +49,7 @@ pub fn environment(project: &Project, name: &str, packages: &[Packages<'_>]) -> 
         install(project, name, &folder, packages, &wanted)?;
         return Ok(folder.join("bin/python"));
     }
-    let python = find(project)?;
+    let python = find(project, pythons)?;
     fs::create_dir_all(&tools).with_context(|| format!("cannot make {}", tools.display()))?;
     sweep(&tools, name);
     // An environment gets its name when it is complete, so that one whose making was interrupted is not used.
@@ -107,30 +118,32 @@ fn wanted(project: &Project, packages: &[Packages<'_>]) -> Result<String> {
     Ok(text)
 }
 
-/// A Python that can make virtual environments.
-fn find(project: &Project) -> Result<PathBuf> {
-    let python = || usable(project, which::which_all("python3").into_iter().flatten());
-    if let Some(python) = python() {
+/// A Python of one of these versions that can make virtual environments.
+fn find(project: &Project, pythons: &RangeInclusive<Version>) -> Result<PathBuf> {
+    let first = |candidates: &[PathBuf]| candidates.iter().find_map(|it| usable(project, it, pythons));
+    if let Some(python) = first(&which::which_all("python3").into_iter().flatten().collect::<Vec<_>>()) {
         return Ok(python);
     }
-    let (major, minor) = OLDEST;
-    let why = format!("no python3 on the PATH is {major}.{minor} or newer and can make virtual environments");
+    let ((major, oldest), (_, newest)) = (pythons.start(), pythons.end());
+    let why = format!(
+        "no python3 on the PATH is of the versions {major}.{oldest} to {major}.{newest} and can make virtual environments"
+    );
     apt::install(project, &why, &["python3", "python3-venv"])?;
-    usable(project, [PathBuf::from("/usr/bin/python3")]).ok_or_else(|| unavailable(why))
+    first(&[PathBuf::from("/usr/bin/python3")]).ok_or_else(|| unavailable(why))
 }
 
-fn usable(project: &Project, candidates: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
-    // A shim of pyenv is a script that looks for the real one anew at each call, so that one is asked for.
+/// The program itself behind `candidate`: a shim of pyenv looks for it anew at each call.
+fn usable(project: &Project, candidate: &Path, pythons: &RangeInclusive<Version>) -> Option<PathBuf> {
     let script = "import ensurepip, sys, venv; print(*sys.version_info[:2], sys.executable)";
-    candidates.into_iter().find_map(|candidate| {
-        let answer = output_of(project.command(candidate).args(["-c", script]))?;
-        let (version, path) = answer.splitn(3, ' ').fold((Vec::new(), ""), |(mut numbers, _), word| {
-            numbers.extend(word.parse::<u32>().ok());
-            (numbers, word)
-        });
-        let [major, minor] = version.as_slice() else { return None };
-        (OLDEST <= (*major, *minor)).then(|| PathBuf::from(path))
-    })
+    let answer = output_of(project.command(candidate).args(["-c", script]))?;
+    let (version, program) = read_answer(&answer)?;
+    pythons.contains(&version).then(|| program.into())
+}
+
+fn read_answer(answer: &str) -> Option<(Version, &str)> {
+    let mut words = answer.splitn(3, ' ');
+    let version = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    Some((version, words.next().filter(|program| !program.is_empty())?))
 }
 
 /// Removes what interrupted runs left behind.
@@ -142,5 +155,18 @@ fn sweep(tools: &Path, name: &str) {
         if Path::new("/proc/self").exists() && !Path::new("/proc").join(process).exists() {
             let _ = fs::remove_dir_all(entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_of_a_python_is_its_version_and_its_program() {
+        assert_eq!(read_answer("3 11 /usr/bin/python3"), Some(((3, 11), "/usr/bin/python3")));
+        assert_eq!(read_answer("3 9 /home/a b/python"), Some(((3, 9), "/home/a b/python")));
+        assert_eq!(read_answer("3 11 "), None);
+        assert_eq!(read_answer("pyenv: python3: command not found"), None);
     }
 }

