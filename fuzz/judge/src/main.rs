@@ -2,7 +2,7 @@
 //!
 //! The scanner is right when it reads what the server reads, whatever the bytes. So the judge makes messages
 //! up, asks libprotobuf in a process of its own (`fuzz/oracle`), and demands the same answer of the scanner:
-//! whole, in pieces, and with an identity that the headers named.
+//! whole, in pieces, with an identity that the headers named, and rewritten.
 
 mod cases;
 mod dice;
@@ -10,6 +10,7 @@ mod judge;
 mod message;
 mod minimise;
 mod oracle;
+mod rewrite;
 mod run;
 mod scan;
 mod spoil;
@@ -108,12 +109,14 @@ fn run(command: Command) -> Result<ExitCode> {
             let seconds = started.elapsed().as_secs_f64();
             println!(
                 "{} messages in {seconds:.1} s ({:.0} a second), seed {seed}, and {cases} cases: libprotobuf \
-                 accepts {}, of which {} name a model and {} contradict themselves; {} differ",
+                 accepts {}, of which {} name a model and {} contradict themselves, \
+                 and reads {} as they were rewritten; {} differ",
                 tally.messages,
                 tally.messages as f64 / seconds,
                 tally.accepted,
                 tally.named,
                 tally.contradicted,
+                tally.rewritten,
                 tally.findings.len()
             );
             for finding in tally.findings.iter().take(MOST_FINDINGS) {

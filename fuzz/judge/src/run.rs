@@ -1,5 +1,6 @@
 //! A run over many messages, on as many cores as asked, each with an oracle of its own.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use crate::dice::Dice;
 use crate::judge::{Difference, Trait, compare};
 use crate::message::{Message, Source};
 use crate::oracle::Oracle;
+use crate::rewrite::rewritten;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -30,6 +32,7 @@ pub struct Tally {
     pub accepted: u64,
     pub named: u64,
     pub contradicted: u64,
+    pub rewritten: u64,
     pub findings: Vec<Finding>,
 }
 
@@ -95,19 +98,29 @@ pub fn run(plan: Plan, program: &Path) -> Result<Tally> {
     Ok(tally)
 }
 
-fn batch(seed: u64, numbers: std::ops::Range<u64>, source: &Source, oracle: &mut Oracle) -> Result<Tally> {
+fn batch(seed: u64, numbers: Range<u64>, source: &Source, ask: &mut Oracle) -> Result<Tally> {
     let mut dice: Vec<_> = numbers.clone().map(|number| Dice::of_message(seed, number)).collect();
     let messages: Vec<_> = dice.iter_mut().map(|dice| source.draw(dice)).collect();
-    let read = oracle.read(&messages)?;
+    let read = ask.read(&messages)?;
     let mut tally = Tally { messages: messages.len() as u64, ..Tally::default() };
+    let mut rewrites = Vec::new();
     for (((number, message), oracle), mut dice) in numbers.zip(messages).zip(read).zip(dice) {
         match compare(&message, oracle.as_ref(), &mut dice) {
             Ok(Trait { accepted, named, contradicted }) => {
                 tally.accepted += u64::from(accepted);
                 tally.named += u64::from(named);
                 tally.contradicted += u64::from(contradicted);
+                let rewritten = if accepted { rewritten(&message, &mut dice) } else { None };
+                rewrites.extend(rewritten.map(|rewritten| (number, message, oracle, rewritten)));
             }
             Err(difference) => tally.findings.push(Finding { number, message, oracle, difference }),
+        }
+    }
+    tally.rewritten = rewrites.len() as u64;
+    let sent: Vec<_> = rewrites.iter().map(|(.., rewritten)| rewritten.message.clone()).collect();
+    for ((number, message, oracle, rewritten), read) in rewrites.into_iter().zip(ask.read(&sent)?) {
+        if let Err(difference) = rewritten.compare(read.as_ref()) {
+            tally.findings.push(Finding { number, message, oracle, difference });
         }
     }
     Ok(tally)
@@ -119,6 +132,7 @@ impl Tally {
         self.accepted += other.accepted;
         self.named += other.named;
         self.contradicted += other.contradicted;
+        self.rewritten += other.rewritten;
         self.findings.extend(other.findings);
     }
 }
