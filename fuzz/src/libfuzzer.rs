@@ -119,7 +119,7 @@ pub fn run(target: &str, executions: u64, seed: u32) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Keeps what is needed to reach what the corpus and the last runs reached.
+/// Keeps what is needed to reach what the corpus and the last runs reached, and what was named by hand.
 ///
 /// # Errors
 ///
@@ -145,14 +145,23 @@ pub fn minimise(target: &str) -> Result<()> {
     if !output.status.success() {
         bail!("an input of {target} breaks it:\n{}", String::from_utf8_lossy(&output.stderr));
     }
-    fs::remove_dir_all(&kept)?;
-    fs::create_dir_all(&kept)?;
+    for file in corpus::files(target)? {
+        if has_libfuzzers_name(&file) {
+            fs::remove_file(file)?;
+        }
+    }
     let (mut files, mut bytes) = (0_u64, 0);
     for entry in fs::read_dir(&fewest)? {
         let entry = entry?;
         bytes += fs::copy(entry.path(), kept.join(entry.file_name()))?;
         files += 1;
     }
-    println!("{target}: {files} inputs of {bytes} bytes in all");
+    println!("{target}: {files} inputs of {bytes} bytes, beside those that were named by hand");
     Ok(())
+}
+
+/// libFuzzer names an input by its SHA-1.
+fn has_libfuzzers_name(file: &Path) -> bool {
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -44,7 +44,9 @@ enum Command {
         /// Files instead of the corpus
         files: Vec<std::path::PathBuf>,
     },
-    /// Replace fuzz/corpus/TARGET by the few inputs of it and of the last runs that reach as much
+    /// Replace fuzz/corpus/TARGET by the few inputs of it and of the last runs that reach as much code
+    ///
+    /// Inputs that were named by hand stay.
     Minimise {
         #[arg(value_parser = targets())]
         target: String,
