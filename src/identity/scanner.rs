@@ -307,17 +307,19 @@ impl Scanner {
         let Some(message) = &mut self.message else {
             return Ok(&[]);
         };
-        match message.step(bytes) {
-            Ok(rest) => {
-                self.watch();
-                Ok(rest)
-            }
-            Err(Stop::Malformed(malformed)) => Err(malformed),
-            Err(Stop::TooLong) => {
-                self.give_up(Unreadable::TooLong);
-                Ok(&[])
-            }
+        let mut rest = bytes;
+        while !rest.is_empty() && !message.is_over() {
+            rest = match message.step(rest) {
+                Ok(rest) => rest,
+                Err(Stop::Malformed(malformed)) => return Err(malformed),
+                Err(Stop::TooLong) => {
+                    self.give_up(Unreadable::TooLong);
+                    return Ok(&[]);
+                }
+            };
         }
+        self.watch();
+        Ok(rest)
     }
 
     /// Reads the next bytes of a compressed message, and gives what follows the message.
