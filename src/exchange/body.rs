@@ -54,11 +54,13 @@ impl Exchange {
         }
     }
 
-    /// The headers have gone on, so that no target can be chosen any more; a refusal still can.
+    /// The headers have gone on, so that no cluster can be chosen any more. A refusal still can, and what is asked
+    /// can be rewritten until the first piece has gone on, too.
     pub(super) fn late_body(
         &mut self,
         world: &mut World<'_>,
         mut pending: Pending,
+        read: usize,
         body: &mut Body<'_>,
         ends: bool,
     ) -> Verdict {
@@ -69,16 +71,22 @@ impl Exchange {
             if ends {
                 return self.without_identity(world.policy, &pending.scanner);
             }
-            self.stage = Stage::Late(pending);
+            self.stage = Stage::Late { pending, read: read.saturating_add(body.length) };
             return Verdict::PASS;
         }
-        if let Err(verdict) = self.by_body(world, &pending) {
-            return verdict;
-        }
+        let rewrite = match self.by_body(world, &pending) {
+            Ok(target) => target.and_then(|target| target.rewrite.as_ref()),
+            Err(verdict) => return verdict,
+        };
         if let Some(decision) = &mut self.decision {
             *decision = Decision { target: None, route: None, why: Why::Late, ..*decision };
         }
-        self.forward(Forward::default(), pending.scanner, ends)
+        match rewrite {
+            None => self.forward(Forward::default(), pending.scanner, ends),
+            Some(_) if read > 0 => self.reply(forward::late_identity()),
+            Some(_) if forward::declares_length(&pending.headers) => self.reply(forward::declared_length()),
+            Some(rewrite) => self.rewrite(Forward::default(), pending.scanner, rewrite, body, ends),
+        }
     }
 
     /// The headers have gone on to a target that is to be asked something else than what the message says.
@@ -95,10 +103,7 @@ impl Exchange {
         }
         match scanner.progress() {
             Progress::Reading if ends => self.without_identity(policy, &scanner),
-            Progress::Reading => {
-                let reply = forward::impossible("the identity is not within the first piece of the message");
-                self.reply(reply)
-            }
+            Progress::Reading => self.reply(forward::late_identity()),
             Progress::Settled | Progress::Unreadable(_) => {
                 self.rewrite(Forward::default(), scanner, rewrite, body, ends)
             }

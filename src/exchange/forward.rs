@@ -49,6 +49,19 @@ pub fn with_message(
     Ok(forward)
 }
 
+/// Whether the headers tell how long the body is.
+pub fn declares_length(headers: &Headers) -> bool {
+    headers.get("content-length").is_some()
+}
+
+pub fn declared_length() -> LocalReply {
+    impossible("a message of a declared length cannot be rewritten once its headers have gone on")
+}
+
+pub fn late_identity() -> LocalReply {
+    impossible("the identity is not within the first piece of the message")
+}
+
 pub fn impossible(message: &'static str) -> LocalReply {
     LocalReply::new(Reason::RewriteImpossible, message)
 }

@@ -69,8 +69,12 @@ enum Stage {
         pending: Pending,
         at: Instant,
     },
-    /// The headers have gone on without an identity; the body decides what is still to decide.
-    Late(Pending),
+    /// The headers have gone on without an identity, and `read` bytes of the body; what follows decides what is still
+    /// to decide.
+    Late {
+        pending: Pending,
+        read: usize,
+    },
     /// The headers have gone on to a target that is to be asked something else than what the message says.
     Rewriting {
         scanner: Scanner,
@@ -189,12 +193,12 @@ impl Exchange {
                 if world.holds.conclude_incapable(world.now.since(at))
                     || world.holds.host() == HostAbility::Incapable
                 {
-                    self.late_body(world, pending, body, ends)
+                    self.late_body(world, pending, 0, body, ends)
                 } else {
                     self.hold_timed_out(world.policy)
                 }
             }
-            Stage::Late(pending) => self.late_body(world, pending, body, ends),
+            Stage::Late { pending, read } => self.late_body(world, pending, read, body, ends),
             Stage::Rewriting { scanner, rewrite } => {
                 self.rewrite_body(world.policy, scanner, &rewrite, body, ends)
             }
@@ -259,7 +263,7 @@ impl Exchange {
             Ok(Some(spec)) => spec,
             Ok(None) => {
                 if world.policy.identity.verify_body {
-                    self.stage = Stage::Late(pending);
+                    self.stage = Stage::Late { pending, read: 0 };
                     return Verdict::PASS;
                 }
                 return self.unknown(world.policy, "no header names the model");
@@ -276,11 +280,8 @@ impl Exchange {
             Ok(target) => target,
         };
         let rewrite = target.and_then(|target| target.rewrite.as_ref());
-        if rewrite.is_some() && pending.headers.get("content-length").is_some() {
-            let reply = forward::impossible(
-                "a message of a declared length cannot be rewritten once its headers have gone on",
-            );
-            return self.reply(reply);
+        if rewrite.is_some() && forward::declares_length(&pending.headers) {
+            return self.reply(forward::declared_length());
         }
         pending.scanner.pin_to(spec);
         if let Some(rewrite) = rewrite {
