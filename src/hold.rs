@@ -1,6 +1,9 @@
 //! Holds: requests whose headers wait for the first bytes of their body.
 //!
-//! Every hold ends: by the body, by the caller's leaving, or by its deadline. Their number is bounded.
+//! Every hold ends: by the body, by the caller's leaving, or by its deadline. Their number is bounded, and when it is
+//! reached the oldest make room: a caller who sends the body at once is served whatever others hold back, and who
+//! sends none loses its place early. It is told so at the next tick, because Envoy stops the request in whose
+//! callback another one is answered; until then at most as many wait to be told as may be held.
 //!
 //! A host that was not told to run body callbacks while headers wait (Envoy's
 //! `allow_on_headers_stop_iteration`) would make every request wait for nothing, and nothing in the ABI
@@ -19,6 +22,8 @@ use crate::units::Instant;
 pub struct Holds {
     host: HostAbility,
     deadlines: HashMap<u32, Instant>,
+    /// Whose holds ended to make room, and who have not been told yet.
+    evicted: Vec<u32>,
 }
 
 /// Whether the host runs body callbacks while headers wait.
@@ -52,30 +57,53 @@ impl Holds {
         self.host
     }
 
+    /// How many are held, those included that have made room and were not told yet.
     pub fn held(&self) -> usize {
-        self.deadlines.len()
+        self.deadlines.len().saturating_add(self.evicted.len())
     }
 
-    /// Holds the request `id` until `deadline`.
+    /// Holds the request `id` until `deadline`. Where `most` are held already, the oldest make room.
     ///
     /// # Errors
     ///
-    /// Refuses when `most` are held, or fewer while the host's ability is not known.
+    /// Refuses while the host's ability is not known and enough requests wait to find it out, because the oldest of
+    /// them are about to show it; and when as many as may be held have made room and wait to be told.
     pub fn admit(&mut self, id: u32, deadline: Instant, most: u32) -> Result<(), TooMany> {
         let most = match self.host {
             HostAbility::Unproven => most.min(MAX_HELD_UNPROVEN),
             HostAbility::Capable | HostAbility::Incapable => most,
-        };
-        if self.deadlines.len() >= most as usize {
-            return Err(TooMany { held: self.deadlines.len() });
+        } as usize;
+        if self.deadlines.len() >= most {
+            if self.host == HostAbility::Unproven || self.evicted.len() >= most {
+                return Err(TooMany { held: self.held() });
+            }
+            self.evict_oldest();
         }
         self.deadlines.insert(id, deadline);
         Ok(())
     }
 
+    /// Ends the oldest sixteenth of the holds: looking for them costs as much for many as for one.
+    fn evict_oldest(&mut self) {
+        let mut ages: Vec<_> = self.deadlines.iter().map(|(id, deadline)| (*deadline, *id)).collect();
+        let last = ages.len().div_euclid(16).min(ages.len().saturating_sub(1));
+        let (older, newest, _) = ages.select_nth_unstable(last);
+        for (_, id) in older.iter().chain([&*newest]) {
+            self.deadlines.remove(id);
+            self.evicted.push(*id);
+        }
+    }
+
+    /// Names the requests whose holds ended to make room, once.
+    pub fn take_evicted(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.evicted)
+    }
+
     /// Ends the hold of `id`, if it is held.
     pub fn release(&mut self, id: u32) {
-        self.deadlines.remove(&id);
+        if self.deadlines.remove(&id).is_none() {
+            self.evicted.retain(|evicted| *evicted != id);
+        }
     }
 
     /// Ends the holds whose deadline has come, and all of them where they make no sense, and names them.
@@ -120,7 +148,52 @@ mod tests {
         assert_eq!(holds.admit(99, at(1), 1024), Err(TooMany { held: 16 }));
         holds.prove_capable();
         assert_eq!(holds.admit(99, at(1), 1024), Ok(()));
-        assert_eq!(holds.admit(100, at(1), 17), Err(TooMany { held: 17 }));
+        assert_eq!(holds.held(), 17);
+    }
+
+    #[test]
+    fn the_oldest_make_room() {
+        let mut holds = Holds::under(HostAbility::Capable);
+        let mut told = Vec::new();
+        for id in 0..1000_u32 {
+            assert_eq!(holds.admit(id, at(u64::from(id)), 32), Ok(()));
+            assert!(holds.held() <= 64);
+            if id % 30 == 0 {
+                told.extend(holds.take_evicted());
+            }
+        }
+        told.extend(holds.take_evicted());
+        assert_eq!(holds.held() + told.len(), 1000);
+        let newest: Vec<_> = (1000 - u32::try_from(holds.held()).unwrap()..1000).collect();
+        let mut held = holds.expire(at(1000));
+        held.sort_unstable();
+        assert_eq!(held, newest);
+    }
+
+    #[test]
+    fn what_is_held_stays_bounded_when_nobody_is_told() {
+        let mut holds = Holds::under(HostAbility::Capable);
+        let refused = (0..1000).filter(|id| holds.admit(*id, at(1), 32).is_err()).count();
+        assert!(refused > 900);
+        assert!(holds.held() <= 64 + 2, "{}", holds.held());
+    }
+
+    #[test]
+    fn one_that_made_room_and_sends_its_body_before_it_is_told_is_served() {
+        let mut holds = Holds::under(HostAbility::Capable);
+        holds.admit(1, at(1), 1).unwrap();
+        holds.admit(2, at(2), 1).unwrap();
+        holds.release(1);
+        assert!(holds.take_evicted().is_empty());
+        assert_eq!(holds.held(), 1);
+    }
+
+    #[test]
+    fn one_place_goes_to_the_newest() {
+        let mut holds = Holds::under(HostAbility::Capable);
+        holds.admit(1, at(1), 1).unwrap();
+        holds.admit(2, at(2), 1).unwrap();
+        assert_eq!((holds.held(), holds.take_evicted(), holds.held()), (2, vec![1], 1));
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub fn identity(at: At<'_>) -> Option<Identity> {
         on_hold_timeout: get("on_hold_timeout")
             .and_then(|it| it.choice(&OTHERWISE))
             .unwrap_or(or.on_hold_timeout),
-        max_held: get("max_held").and_then(|it| it.whole(1..=1_000_000)).unwrap_or(or.max_held),
+        max_held: get("max_held").and_then(|it| it.whole(1..=1 << 16)).unwrap_or(or.max_held),
     };
     check_headers_differ(at, &identity);
     Some(identity)

@@ -236,6 +236,12 @@ impl Exchange {
         }
     }
 
+    /// The hold ended to make room for another.
+    pub fn evicted(&mut self) -> Verdict {
+        self.identity = IdentityResult::Unknown;
+        self.refuse(Reason::Overloaded, "more requests than max_held wait for the first bytes of their body")
+    }
+
     /// The value of the decision header, if the caller asked for it and may see it.
     pub fn explanation(&self, policy: &Policy) -> Option<String> {
         let spec = self.explained.as_ref()?;

@@ -8,7 +8,7 @@ use predictgate::config;
 use predictgate::exchange::{Exchange, World};
 use predictgate::hold::{Holds, HostAbility, TICK};
 use predictgate::policy::Policy;
-use predictgate::verdict::Verdict;
+use predictgate::verdict::{Protocol, Verdict};
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 
@@ -105,34 +105,47 @@ impl Worker {
         }
     }
 
-    /// Ends the holds whose deadline has come.
+    /// Ends the holds whose deadline has come, and those that made room for others.
     fn tick(&self) {
-        let expired: Vec<_> = {
+        let (expired, evicted) = {
             let Ok(mut state) = self.state.try_borrow_mut() else {
                 return;
             };
+            let state = &mut *state;
             let held = state.holds.held();
-            let ids = state.holds.expire(host::now());
+            let expired = state.holds.expire(host::now());
+            let evicted = state.holds.take_evicted();
             state.count_held(&self.policy, held);
-            ids.into_iter().filter_map(|id| Some((id, state.held.remove(&id)?))).collect()
+            let mut exchanges = |ids: Vec<u32>| -> Vec<_> {
+                ids.into_iter().filter_map(|id| Some((id, state.held.remove(&id)?))).collect()
+            };
+            (exchanges(expired), exchanges(evicted))
         };
         for (id, exchange) in expired {
             let verdict = self.ask(id, &exchange, Exchange::hold_expired);
-            if host::enter(id).is_err() {
-                continue;
-            }
-            let done = match verdict {
-                Verdict::Reply(reply) => {
-                    let protocol = exchange.try_borrow().map(|it| it.protocol());
-                    protocol
-                        .map_or(Ok(()), |protocol| host::reply(&reply.answer(protocol), reply.reason.name()))
-                }
-                Verdict::Forward(_) | Verdict::Hold => host::resume_request(),
-            };
-            if done.is_err() {
-                log::warn!("the host did not let a held request go on");
-            }
+            end_hold(id, &exchange, verdict);
         }
+        for (id, exchange) in evicted {
+            let verdict = self.ask(id, &exchange, |exchange, _| exchange.evicted());
+            end_hold(id, &exchange, verdict);
+        }
+    }
+}
+
+/// Lets a request that was held go on or answers it, unless it is gone.
+fn end_hold(id: u32, exchange: &RefCell<Exchange>, verdict: Verdict) {
+    if host::enter(id).is_err() {
+        return;
+    }
+    let done = match verdict {
+        Verdict::Reply(reply) => {
+            let protocol = exchange.try_borrow().map_or(Protocol::Rest, |exchange| exchange.protocol());
+            host::reply(&reply.answer(protocol), reply.reason.name())
+        }
+        Verdict::Forward(_) | Verdict::Hold => host::resume_request(),
+    };
+    if done.is_err() {
+        log::warn!("the host did not let a held request go on");
     }
 }
 

@@ -119,7 +119,7 @@ fn the_body_contradicts_the_identity_headers() {
 }
 
 #[test]
-fn more_requests_held_than_the_operator_allows() {
+fn more_requests_held_than_may_wait_to_find_out_what_the_host_can() {
     let worker = start(&with_identity(json!({ "max_held": 2 })));
     let streams: Vec<_> = (0..3).map(|_| worker.stream()).collect();
     for stream in &streams {
@@ -132,6 +132,27 @@ fn more_requests_held_than_the_operator_allows() {
     let next = worker.stream();
     next.request_headers(&grpc(PREDICT), false);
     assert!(next.state().paused);
+}
+
+#[test]
+fn more_requests_held_than_the_operator_allows() {
+    let worker = start(&with_identity(json!({ "max_held": 2 })));
+    send(&worker, &grpc(PREDICT), &[&predict("resnet", Asked::Latest, 1)]).log();
+    let streams: Vec<_> = (0..4).map(|_| worker.stream()).collect();
+    for stream in &streams {
+        stream.request_headers(&grpc(PREDICT), false);
+    }
+    // The oldest made room, and are told at the next tick.
+    assert!(streams.iter().all(|stream| stream.state().paused));
+    worker.tick();
+    for stream in &streams[..2] {
+        refused_grpc(&stream.state(), "overloaded", 14);
+    }
+    for stream in &streams[2..] {
+        assert!(stream.state().paused);
+        stream.request_body(&predict("resnet", Asked::Latest, 1), true);
+        assert!(!stream.state().paused && stream.state().complete);
+    }
 }
 
 #[test]
