@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use crate::project::Project;
 use crate::run::Step;
-use crate::tiers::{Parts, Tier};
+use crate::tiers::Parts;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Backend {
@@ -33,9 +33,9 @@ pub fn demo(
     let mut command = project.cargo(&["run", "--quiet"]);
     command.args(demo).arg("--");
     match backend {
-        Backend::ModelServer => parts.hand_to(&mut command, Tier::Envoy)?,
+        Backend::ModelServer => parts.hand_to(&mut command)?,
         Backend::Tensorflow => {
-            parts.hand_to(&mut command, Tier::Tensorflow)?;
+            parts.hand_tensorflow_to(&mut command)?;
             command.args(["--backend", "tensorflow"]);
         }
     }

@@ -1,15 +1,21 @@
 //! The developer commands of Predictgate.
 
 mod apt;
+mod cases;
 mod check;
 mod ci;
 mod config_files;
 mod demo;
+mod fuzz;
+mod kept;
+mod node;
 mod project;
 mod python;
 mod report;
 mod run;
+mod soak;
 mod tiers;
+mod toolchain;
 mod tools;
 mod wasm;
 
@@ -21,6 +27,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::demo::Backend;
 use crate::project::Project;
+use crate::soak::Soak;
 use crate::tiers::{Parts, Tier};
 
 /// The developer commands of Predictgate
@@ -78,6 +85,16 @@ enum Command {
         #[arg(long = "tier", value_enum, value_name = "NAME")]
         tiers: Vec<Tier>,
     },
+    /// Run what takes longer than a minute: fuzzing, long simulations (an hour and a quarter for all)
+    ///
+    /// For a part asked for by name, not being able to run is a failure.
+    Soak {
+        #[command(flatten)]
+        install: Install,
+        /// Only these parts
+        #[arg(value_enum, value_name = "NAME")]
+        parts: Vec<Soak>,
+    },
     /// Do all that CI does: format, lints, every tier, the shipped configurations, the demo (a quarter of an hour
     /// the first time)
     Ci(Install),
@@ -112,6 +129,9 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Test { install: Install { install }, tiers } => {
             return Ok(tiers::test(&Project::here(install), &tiers));
+        }
+        Command::Soak { install: Install { install }, parts } => {
+            return Ok(soak::soak(&Project::here(install), &parts));
         }
         Command::Ci(Install { install }) => return Ok(ci::ci(&Project::here(install))),
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use crate::apt;
+use crate::kept;
 use crate::project::Project;
 use crate::run::{Step, output_of, unavailable};
 
@@ -38,8 +39,7 @@ pub struct Environment<'a> {
 /// Fails when there is no usable Python or a package cannot be had.
 pub fn environment(project: &Project, environment: &Environment<'_>) -> Result<PathBuf> {
     let &Environment { name, ref pythons, packages } = environment;
-    let tools = project.target("tools");
-    let folder = tools.join(name);
+    let folder = project.target("tools").join(name);
     let wanted = wanted(project, packages)?;
     // The Python that it was made with may be gone since.
     if folder.exists() && output_of(project.command(folder.join("bin/python")).arg("--version")).is_none() {
@@ -49,26 +49,17 @@ pub fn environment(project: &Project, environment: &Environment<'_>) -> Result<P
         install(project, name, &folder, packages, &wanted)?;
         return Ok(folder.join("bin/python"));
     }
-    let python = find(project, pythons)?;
-    fs::create_dir_all(&tools).with_context(|| format!("cannot make {}", tools.display()))?;
-    sweep(&tools, name);
-    // An environment gets its name when it is complete, so that one whose making was interrupted is not used.
-    let unfinished = tools.join(format!(".{name}.{}", std::process::id()));
-    let mut command = project.command(&python);
-    command.args(["-m", "venv"]).arg(&unfinished);
-    let what = format!("making a virtual environment for {name}");
-    Step::new(&what, command)
-        .next("on Debian: apt-get install -y python3-venv")
-        .run(&project.logs())
-        .map_err(|error| unavailable(format!("{error}")))?;
-    let installed = install(project, name, &unfinished, packages, &wanted);
-    // Another run may have made it meanwhile; one is as good as the other.
-    let renamed = installed.and_then(|()| match fs::rename(&unfinished, &folder) {
-        Err(_) if folder.exists() => Ok(()),
-        done => done.with_context(|| format!("cannot make {}", folder.display())),
-    });
-    let _ = fs::remove_dir_all(&unfinished);
-    renamed.map(|()| folder.join("bin/python"))
+    let folder = kept::folder(project, name, |unfinished| {
+        let mut command = project.command(find(project, pythons)?);
+        command.args(["-m", "venv"]).arg(unfinished);
+        let what = format!("making a virtual environment for {name}");
+        Step::new(&what, command)
+            .next("on Debian: apt-get install -y python3-venv")
+            .run(&project.logs())
+            .map_err(|error| unavailable(format!("{error}")))?;
+        install(project, name, unfinished, packages, &wanted)
+    })?;
+    Ok(folder.join("bin/python"))
 }
 
 /// Installs `packages` into the environment unless a note in it says that they are there.
@@ -144,18 +135,6 @@ fn read_answer(answer: &str) -> Option<(Version, &str)> {
     let mut words = answer.splitn(3, ' ');
     let version = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     Some((version, words.next().filter(|program| !program.is_empty())?))
-}
-
-/// Removes what interrupted runs left behind.
-fn sweep(tools: &Path, name: &str) {
-    let prefix = format!(".{name}.");
-    for entry in fs::read_dir(tools).into_iter().flatten().flatten() {
-        let file_name = entry.file_name();
-        let Some(process) = file_name.to_str().and_then(|name| name.strip_prefix(&prefix)) else { continue };
-        if Path::new("/proc/self").exists() && !Path::new("/proc").join(process).exists() {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What became of each step of `test` and `ci`.
+//! What became of each step of `test`, `soak` and `ci`.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -21,6 +21,9 @@ impl std::ops::Add for Cases {
         Self { passed: self.passed + other.passed, failed: self.failed + other.failed }
     }
 }
+
+/// The test cases that ran and, where some failed, their output.
+pub type Ran = (Cases, Option<String>);
 
 pub enum Outcome {
     Passed,
@@ -59,8 +62,7 @@ impl Report {
     }
 
     /// Does a step and prints at once why it failed or was left out.
-    /// It gives the test cases that ran and, where some failed, their output.
-    pub fn tests(&mut self, name: &str, step: impl FnOnce() -> Result<(Cases, Option<String>)>) {
+    pub fn tests(&mut self, name: &str, step: impl FnOnce() -> Result<Ran>) {
         let started = Instant::now();
         let (outcome, cases) = match step() {
             Ok((cases, None)) => (Outcome::Passed, cases),
@@ -109,6 +111,7 @@ impl Report {
             };
             let cases = match row.cases {
                 Cases { passed: 0, failed: 0 } => String::new(),
+                Cases { passed: 1, failed: 0 } => "  1 test".to_owned(),
                 Cases { passed, failed: 0 } => format!("  {passed} tests"),
                 Cases { passed, failed } => format!("  {} tests, {failed} failed", passed + failed),
             };

@@ -3,18 +3,36 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 
 use crate::project::Project;
-use crate::report::{Cases, Report, Unable};
-use crate::run::{Step, Unavailable, is_unavailable};
-use crate::{tools, wasm};
+use crate::report::{Ran, Report, Unable};
+use crate::run::{Unavailable, is_unavailable};
+use crate::{cases, fuzz, node, tools, wasm};
+
+/// What needs nothing but a native Rust.
+const UNIT: [&str; 10] = [
+    "-p",
+    "predictgate",
+    "-p",
+    "model-server",
+    "-p",
+    "predictgate-fuzz",
+    "-p",
+    "predictgate-judge",
+    "-p",
+    "xtask",
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Tier {
-    /// The library, the model server and these commands, natively
+    /// The library, the model server and these commands, natively; replays what fuzzing has found
     Unit,
+    /// The library's own tests as wasm32, in Node
+    Wasm32,
+    /// How the library reads 200,000 made-up messages, against how libprotobuf does
+    Judge,
     /// The built module in a host that scripts what Envoy does
     Abi,
     /// The built module in a real Envoy, before the native model server
@@ -27,18 +45,11 @@ impl Tier {
     pub fn name(self) -> &'static str {
         match self {
             Self::Unit => "unit",
+            Self::Wasm32 => "wasm32",
+            Self::Judge => "judge",
             Self::Abi => "abi",
             Self::Envoy => "envoy",
             Self::Tensorflow => "tensorflow",
-        }
-    }
-
-    fn cargo_test(self) -> &'static [&'static str] {
-        match self {
-            Self::Unit => &["-p", "predictgate", "-p", "model-server", "-p", "xtask"],
-            Self::Abi => &["-p", "predictgate-abi"],
-            Self::Envoy => &["-p", "predictgate-e2e", "--test", "envoy"],
-            Self::Tensorflow => &["-p", "predictgate-e2e", "--test", "tensorflow"],
         }
     }
 }
@@ -71,17 +82,16 @@ impl<'a> Parts<'a> {
         get(&mut self.tensorflow, || tools::tensorflow(self.project))
     }
 
-    /// Tells `command` by its environment where the parts are that the tier needs.
-    pub fn hand_to(&mut self, command: &mut Command, tier: Tier) -> Result<()> {
-        if tier != Tier::Unit {
-            command.env("PREDICTGATE_WASM", self.module()?);
-        }
-        if matches!(tier, Tier::Envoy | Tier::Tensorflow) {
-            command.env("PREDICTGATE_ENVOY", self.envoy()?);
-        }
-        if tier == Tier::Tensorflow {
-            command.env("PREDICTGATE_PYTHON", self.tensorflow()?);
-        }
+    /// Tells `command` by its environment where the built module and an Envoy are.
+    pub fn hand_to(&mut self, command: &mut Command) -> Result<()> {
+        command.env("PREDICTGATE_WASM", self.module()?).env("PREDICTGATE_ENVOY", self.envoy()?);
+        Ok(())
+    }
+
+    /// Tells `command` besides where a Python with TensorFlow is.
+    pub fn hand_tensorflow_to(&mut self, command: &mut Command) -> Result<()> {
+        self.hand_to(command)?;
+        command.env("PREDICTGATE_PYTHON", self.tensorflow()?);
         Ok(())
     }
 }
@@ -113,91 +123,43 @@ fn is_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false"))
 }
 
-/// Runs one tier and gives the cases and, where it failed, why.
-pub fn run(project: &Project, tier: Tier, parts: &mut Parts<'_>) -> Result<(Cases, Option<String>)> {
-    let mut command = project.cargo(&["test", "--no-fail-fast"]);
-    command.args(tier.cargo_test());
-    parts.hand_to(&mut command, tier)?;
-    let what = format!("testing {}", tier.name());
-    let finished = Step::new(&what, command).attempt()?;
-    let cases = count(&finished.output);
-    if finished.succeeded() {
-        ensure!(cases != Cases::default(), "{what}: no test ran");
-        return Ok((cases, None));
-    }
-    let failure = match failures(&finished.output) {
-        Some(said) => format!("{}\n{said}{}", finished.ended(), finished.saved(&what, &project.logs())),
-        None => finished.failure(&what, None, &project.logs()),
+/// Runs one tier.
+///
+/// # Errors
+///
+/// Fails when the tier cannot be run; a test that fails is no error but a case that failed.
+pub fn run(project: &Project, tier: Tier, parts: &mut Parts<'_>) -> Result<Ran> {
+    let test = |arguments: &[&str]| {
+        let mut command = project.cargo(&["test", "--no-fail-fast"]);
+        command.args(arguments);
+        command
     };
-    Ok((cases, Some(failure)))
-}
-
-/// Sums cargo's own lines: `test result: ok. 5 passed; 0 failed; 1 ignored; ...`.
-fn count(output: &str) -> Cases {
-    let results = output.lines().filter_map(|line| line.strip_prefix("test result: "));
-    results.fold(Cases::default(), |sum, result| {
-        let number = |what: &str| {
-            let before = result.split(what).next().filter(|before| before.len() < result.len());
-            before.and_then(|before| before.split(' ').next_back()?.parse().ok()).unwrap_or_default()
-        };
-        sum + Cases { passed: number(" passed"), failed: number(" failed") }
-    })
-}
-
-/// What the failing tests of every binary said: it stands far from the end when others ran after them.
-fn failures(output: &str) -> Option<String> {
-    let mut text = String::new();
-    let mut inside = false;
-    for line in output.lines() {
-        inside = match line {
-            "failures:" => true,
-            _ if line.starts_with("test result: ") => false,
-            _ => inside,
-        };
-        if inside {
-            text.push_str(line);
-            text.push('\n');
+    let command = match tier {
+        Tier::Unit => test(&UNIT),
+        Tier::Wasm32 => return node::test(project),
+        Tier::Judge => return fuzz::judge(project, "200000"),
+        Tier::Abi => {
+            let mut command = test(&["-p", "predictgate-abi"]);
+            command.env("PREDICTGATE_WASM", parts.module()?);
+            command
         }
-    }
-    (!text.is_empty()).then_some(text)
+        Tier::Envoy => {
+            let mut command = test(&["-p", "predictgate-e2e", "--test", "envoy"]);
+            parts.hand_to(&mut command)?;
+            command
+        }
+        Tier::Tensorflow => {
+            let mut command = test(&["-p", "predictgate-e2e", "--test", "tensorflow"]);
+            parts.hand_tensorflow_to(&mut command)?;
+            command
+        }
+    };
+    cases::of_cargo(project, &format!("testing {}", tier.name()), command)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const OUTPUT: &str = "
-running 2 tests
-test a ... ok
-test b ... FAILED
-
-failures:
-
----- b stdout ----
-b says why
-
-failures:
-    b
-
-test result: FAILED. 1 passed; 1 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.00s
-
-running 12 tests
-test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.31s
-a line that says 7 passed and 8 failed
-";
-
-    #[test]
-    fn the_result_lines_of_all_binaries_are_summed() {
-        assert_eq!(count(OUTPUT), Cases { passed: 13, failed: 1 });
-        assert_eq!(count("error: could not compile"), Cases::default());
-    }
-
-    #[test]
-    fn what_failing_tests_said_is_found_wherever_it_stands() {
-        let said = failures(OUTPUT).unwrap();
-        assert!(said.contains("b says why") && !said.contains("running 12"), "{said}");
-        assert_eq!(failures("test result: ok. 1 passed; 0 failed;"), None);
-    }
 
     #[test]
     fn a_part_is_made_once_even_when_it_cannot_be_had() {
