@@ -94,9 +94,9 @@ impl Holds {
         }
     }
 
-    /// Names the requests whose holds ended to make room, once.
-    pub fn take_evicted(&mut self) -> Vec<u32> {
-        std::mem::take(&mut self.evicted)
+    /// Names requests whose holds ended to make room, each once, and at most so many.
+    pub fn take_evicted(&mut self, most: usize) -> Vec<u32> {
+        self.evicted.drain(..most.min(self.evicted.len())).collect()
     }
 
     /// Ends the hold of `id`, if it is held.
@@ -106,10 +106,11 @@ impl Holds {
         }
     }
 
-    /// Ends the holds whose deadline has come, and all of them where they make no sense, and names them.
-    pub fn expire(&mut self, now: Instant) -> Vec<u32> {
+    /// Ends holds whose deadline has come, or any where they make no sense, at most so many, and names them.
+    pub fn expire(&mut self, now: Instant, most: usize) -> Vec<u32> {
         let all = self.host == HostAbility::Incapable;
-        self.deadlines.extract_if(|_, deadline| all || *deadline <= now).map(|(id, _)| id).collect()
+        let due = self.deadlines.extract_if(|_, deadline| all || *deadline <= now);
+        due.take(most).map(|(id, _)| id).collect()
     }
 
     /// A body callback came during a hold.
@@ -159,13 +160,13 @@ mod tests {
             assert_eq!(holds.admit(id, at(u64::from(id)), 32), Ok(()));
             assert!(holds.held() <= 64);
             if id % 30 == 0 {
-                told.extend(holds.take_evicted());
+                told.extend(holds.take_evicted(usize::MAX));
             }
         }
-        told.extend(holds.take_evicted());
+        told.extend(holds.take_evicted(usize::MAX));
         assert_eq!(holds.held() + told.len(), 1000);
         let newest: Vec<_> = (1000 - u32::try_from(holds.held()).unwrap()..1000).collect();
-        let mut held = holds.expire(at(1000));
+        let mut held = holds.expire(at(1000), usize::MAX);
         held.sort_unstable();
         assert_eq!(held, newest);
     }
@@ -184,7 +185,7 @@ mod tests {
         holds.admit(1, at(1), 1).unwrap();
         holds.admit(2, at(2), 1).unwrap();
         holds.release(1);
-        assert!(holds.take_evicted().is_empty());
+        assert!(holds.take_evicted(usize::MAX).is_empty());
         assert_eq!(holds.held(), 1);
     }
 
@@ -193,7 +194,7 @@ mod tests {
         let mut holds = Holds::under(HostAbility::Capable);
         holds.admit(1, at(1), 1).unwrap();
         holds.admit(2, at(2), 1).unwrap();
-        assert_eq!((holds.held(), holds.take_evicted(), holds.held()), (2, vec![1], 1));
+        assert_eq!((holds.held(), holds.take_evicted(usize::MAX), holds.held()), (2, vec![1], 1));
     }
 
     #[test]
@@ -203,10 +204,22 @@ mod tests {
         holds.admit(2, at(20), 8).unwrap();
         holds.admit(3, at(10), 8).unwrap();
         holds.release(3);
-        assert!(holds.expire(at(9)).is_empty());
-        assert_eq!(holds.expire(at(10)), [1]);
-        assert!(holds.expire(at(10)).is_empty());
+        assert!(holds.expire(at(9), usize::MAX).is_empty());
+        assert_eq!(holds.expire(at(10), usize::MAX), [1]);
+        assert!(holds.expire(at(10), usize::MAX).is_empty());
         assert_eq!(holds.held(), 1);
+    }
+
+    #[test]
+    fn no_more_end_at_a_time_than_may_and_none_is_forgotten() {
+        let mut holds = Holds::under(HostAbility::Capable);
+        (0..10).for_each(|id| holds.admit(id, at(1), 8).unwrap());
+        let mut ended = holds.take_evicted(1);
+        assert_eq!(ended.len(), 1);
+        assert_eq!(holds.expire(at(1), 5).len(), 5);
+        ended.extend(holds.take_evicted(5));
+        ended.extend(holds.expire(at(1), 5));
+        assert_eq!((ended.len(), holds.held()), (5, 0));
     }
 
     #[test]
@@ -214,7 +227,7 @@ mod tests {
         let mut holds = Holds::default();
         holds.admit(1, at(10), 8).unwrap();
         assert!(holds.conclude_incapable(Duration::ZERO));
-        assert_eq!(holds.expire(at(0)), [1]);
+        assert_eq!(holds.expire(at(0), usize::MAX), [1]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use predictgate::config;
@@ -39,6 +40,8 @@ struct State {
     holds: Holds,
     /// The requests that are held, so that the clock can end their holds.
     held: HashMap<u32, Rc<RefCell<Exchange>>>,
+    /// More holds are to end than end in one tick.
+    hurries: bool,
     metrics: Metrics,
 }
 
@@ -113,9 +116,11 @@ impl Worker {
             };
             let state = &mut *state;
             let held = state.holds.held();
-            let expired = state.holds.expire(host::now());
-            let evicted = state.holds.take_evicted();
+            let evicted = state.holds.take_evicted(MOST_ENDED);
+            let left = MOST_ENDED.saturating_sub(evicted.len());
+            let expired = state.holds.expire(host::now(), left);
             state.count_held(&self.policy, held);
+            state.hurry(expired.len() == left);
             let mut exchanges = |ids: Vec<u32>| -> Vec<_> {
                 ids.into_iter().filter_map(|id| Some((id, state.held.remove(&id)?))).collect()
             };
@@ -131,6 +136,13 @@ impl Worker {
         }
     }
 }
+
+/// Envoy runs all answers of one callback after it, one inside the other, as each calls the VM again. Some three
+/// hundred overflow the VM's stack, which kills it, so no more holds than this end in a tick.
+const MOST_ENDED: usize = 32;
+
+/// When the next tick comes if more holds are to end.
+const SOON: Duration = Duration::from_millis(1);
 
 /// Lets a request that was held go on or answers it, unless it is gone.
 fn end_hold(id: u32, exchange: &RefCell<Exchange>, verdict: Verdict) {
@@ -150,12 +162,23 @@ fn end_hold(id: u32, exchange: &RefCell<Exchange>, verdict: Verdict) {
 }
 
 impl State {
+    /// Lets the clock tick soon, or as usual.
+    fn hurry(&mut self, hurries: bool) {
+        if std::mem::replace(&mut self.hurries, hurries) != hurries {
+            set_tick_period(if hurries { SOON } else { TICK });
+        }
+    }
+
     /// All workers share the gauge, so each adds what changed.
     fn count_held(&mut self, policy: &Policy, before: usize) {
         let count = |held: usize| i64::try_from(held).unwrap_or(i64::MAX);
         let change = count(self.holds.held()).saturating_sub(count(before));
         self.metrics.add(policy, Metric::Held, change);
     }
+}
+
+fn set_tick_period(period: Duration) {
+    host::set_tick_period(u32::try_from(period.as_millis()).unwrap_or(u32::MAX));
 }
 
 /// Every worker logs what is wrong with a configuration; `cargo xtask check` shows all of it.
@@ -178,7 +201,7 @@ impl RootContext for Root {
                 let plugin = host::plugin_name();
                 let state = State { holds: Holds::under(remembered(&plugin)), ..State::default() };
                 self.worker = Some(Rc::new(Worker { plugin, policy, state: RefCell::new(state) }));
-                host::set_tick_period(u32::try_from(TICK.as_millis()).unwrap_or(u32::MAX));
+                set_tick_period(TICK);
                 true
             }
             Err(errors) => {
