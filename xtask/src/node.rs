@@ -40,8 +40,9 @@ fn runner(project: &Project) -> Result<PathBuf> {
     let program = "wasm-bindgen-test-runner";
     let folder = kept::folder(project, &format!("wasm-bindgen-{wanted}"), |unfinished| {
         let mut command = project.cargo(&["install", "wasm-bindgen-cli", "--version", wanted]);
-        // Optimising it takes longer than it ever saves here.
+        // To optimise it takes longer than it ever saves here.
         command.args(["--debug", "--bin", program, "--root"]).arg(unfinished);
+        command.env("CARGO_PROFILE_DEV_DEBUG", "none");
         // They are meant for this project's own code.
         command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("CARGO_TARGET_DIR");
         Step::new(&format!("compiling {program} {wanted}"), command)

@@ -19,7 +19,7 @@ pub enum Soak {
     FuzzScanner,
     /// 10,000,000 texts, guided by coverage: the parser of configurations (10 minutes)
     FuzzConfig,
-    /// 10,000,000 sets of headers, guided by coverage (5 minutes)
+    /// 50,000,000 sets of headers, guided by coverage (5 minutes)
     FuzzHeaders,
     /// 10,000,000 requests from headers to end, guided by coverage (10 minutes)
     FuzzExchange,
@@ -54,7 +54,7 @@ fn run(project: &Project, part: Soak, parts: &mut Parts<'_>) -> Result<Ran> {
         Soak::Judge => fuzz::judge(project, "10000000"),
         Soak::FuzzScanner => fuzz::fuzz(project, "scanner", "50000000"),
         Soak::FuzzConfig => fuzz::fuzz(project, "config", "10000000"),
-        Soak::FuzzHeaders => fuzz::fuzz(project, "headers", "10000000"),
+        Soak::FuzzHeaders => fuzz::fuzz(project, "headers", "50000000"),
         Soak::FuzzExchange => fuzz::fuzz(project, "exchange", "10000000"),
         Soak::Simulation => {
             // Not optimised, so that arithmetic is checked.
