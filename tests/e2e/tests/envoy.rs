@@ -5,19 +5,28 @@
 
 mod envoy {
     mod stage;
+    mod wire;
 
     mod bodies;
+    mod cancellation;
     mod compose;
     mod compression;
     mod configuration;
+    mod contradiction;
+    mod crowd;
     mod grpc;
     mod hold;
     mod hostile;
+    mod late;
+    mod memory;
     mod metadata;
     mod observability;
     mod pools;
+    mod protocols;
     mod refusals;
     mod rest;
     mod rewrite;
+    mod splice;
     mod spoofing;
+    mod streams;
 }
