@@ -157,7 +157,11 @@ impl Exchange {
     ) -> Result<Option<&'p Target>, Verdict> {
         let spec = pending.scanner.spec();
         if spec.name.is_empty() {
-            return Err(self.unknown(world.policy, "the message names no model"));
+            return match self.unknown(world.policy, "the message names no model") {
+                // What passes unnamed may not name a model further on.
+                Verdict::Forward(_) => Ok(None),
+                refusal => Err(refusal),
+            };
         }
         self.identity = IdentityResult::Body;
         self.decide(world, Request { headers: &pending.headers, method: pending.method, spec })
