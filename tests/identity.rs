@@ -260,6 +260,24 @@ fn a_contradiction_inside_a_compressed_message_is_seen_unless_reading_stops_at_t
 }
 
 #[test]
+fn a_compressed_message_has_no_place_for_a_splice() {
+    let whole = message(&[(1, RESNET), (2, &[7; 100])]);
+    let mut plain = compressed(Until::End);
+    plain.feed(&whole).unwrap();
+    assert!(plain.splice_point().is_some());
+    for until in [Until::End, Until::Identity] {
+        for chunk in [1, 20, usize::MAX] {
+            let mut scanner = compressed(until);
+            for piece in gzip(&whole).chunks(chunk) {
+                scanner.feed(piece).unwrap();
+                assert_eq!(scanner.splice_point(), None, "in pieces of {chunk}");
+            }
+            assert_eq!(scanner.progress(), Progress::Settled);
+        }
+    }
+}
+
+#[test]
 fn a_compressed_message_that_ends_inside_a_field_is_malformed() {
     let whole = message(&[(1, RESNET), (2, &[7; 100])]);
     for end in 6..whole.len() {

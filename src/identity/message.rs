@@ -29,6 +29,7 @@ pub struct Message {
     settled: Option<Settled>,
     /// Kept only where the sizes are read.
     batch: Option<Box<Batch>>,
+    inflated: bool,
     is_over: bool,
 }
 
@@ -85,6 +86,7 @@ impl Message {
             seen: false,
             settled: None,
             batch: (sizes != Sizes::Unread).then(Box::default),
+            inflated: length == UNKNOWN_LENGTH,
             is_over: false,
         }
     }
@@ -116,6 +118,11 @@ impl Message {
     /// The size of its batch, as far as it was read.
     pub fn batch(&self) -> Option<i64> {
         self.batch.as_ref()?.size()
+    }
+
+    /// Whether its bytes are others than those of the body.
+    pub const fn is_inflated(&self) -> bool {
+        self.inflated
     }
 
     /// Whether all of it was read.

@@ -155,7 +155,8 @@ impl Scanner {
     pub fn splice_point(&self) -> Option<(Layout, usize)> {
         let plain = matches!(self.state, State::Message | State::Prefix { .. });
         let possible = plain && self.rpc == Rpc::Unary && self.layout != Layout::FirstTask;
-        let at = self.message.as_ref().filter(|_| possible)?.settled_at()?;
+        let message = self.message.as_ref().filter(|message| possible && !message.is_inflated())?;
+        let at = message.settled_at()?;
         Some((self.layout, usize::try_from(at).ok()?))
     }
 
