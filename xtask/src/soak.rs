@@ -7,7 +7,6 @@ use clap::ValueEnum;
 
 use crate::project::Project;
 use crate::report::{Ran, Report, Unable};
-use crate::tiers::Parts;
 use crate::{cases, fuzz};
 
 /// The times are of two cores that have nothing else to do.
@@ -25,8 +24,6 @@ pub enum Soak {
     FuzzExchange,
     /// Workers that share a store, interleaved in 100,000 ways for each law (5 minutes)
     Simulation,
-    /// 10,000 callers that send headers and no body to a real Envoy (2 minutes)
-    Crowd,
 }
 
 /// Runs `asked`, or every part, and prints a table.
@@ -35,9 +32,8 @@ pub enum Soak {
 pub fn soak(project: &Project, asked: &[Soak]) -> ExitCode {
     let all = asked.is_empty();
     let mut report = Report::new(if all { Unable::LeavesOut } else { Unable::Fails });
-    let mut parts = Parts::of(project);
     for &part in if all { Soak::value_variants() } else { asked } {
-        report.tests(&part.name(), || run(project, part, &mut parts));
+        report.tests(&part.name(), || run(project, part));
     }
     report.close()
 }
@@ -49,7 +45,7 @@ impl Soak {
     }
 }
 
-fn run(project: &Project, part: Soak, parts: &mut Parts<'_>) -> Result<Ran> {
+fn run(project: &Project, part: Soak) -> Result<Ran> {
     match part {
         Soak::Judge => fuzz::judge(project, "10000000"),
         Soak::FuzzScanner => fuzz::fuzz(project, "scanner", "50000000"),
@@ -61,12 +57,6 @@ fn run(project: &Project, part: Soak, parts: &mut Parts<'_>) -> Result<Ran> {
             let mut command = project.cargo(&["test", "-p", "predictgate", "--test", "simulation"]);
             command.env("PREDICTGATE_SIMULATION_RUNS", "100000");
             cases::of_cargo(project, "simulating", command)
-        }
-        Soak::Crowd => {
-            let mut command = project.cargo(&["test", "-p", "predictgate-e2e", "--test", "envoy", "crowd"]);
-            command.env("PREDICTGATE_SOAK", "1");
-            parts.hand_to(&mut command)?;
-            cases::of_cargo(project, "testing a crowd", command)
         }
     }
 }
