@@ -75,7 +75,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
     },
-    /// Run every tier of tests that this machine can run, and say which it cannot (about ten minutes the first time)
+    /// Run every tier of tests that this machine can run, and say which it cannot (a quarter of an hour
+    /// the first time)
     ///
     /// With CI=true, or for a tier asked for by name, not being able to run is a failure.
     Test {
@@ -85,7 +86,7 @@ enum Command {
         #[arg(long = "tier", value_enum, value_name = "NAME")]
         tiers: Vec<Tier>,
     },
-    /// Run what takes longer than a minute: fuzzing, long simulations (an hour and a quarter for all)
+    /// Run what takes longer than a minute: fuzzing, long simulations (an hour for all)
     ///
     /// For a part asked for by name, not being able to run is a failure.
     Soak {
@@ -95,8 +96,8 @@ enum Command {
         #[arg(value_enum, value_name = "NAME")]
         parts: Vec<Soak>,
     },
-    /// Do all that CI does: format, lints, every tier, the shipped configurations, the demo (a quarter of an hour
-    /// the first time)
+    /// Do all that CI does: format, lints, every tier, the shipped configurations, the demo (twenty minutes the
+    /// first time)
     Ci(Install),
 }
 

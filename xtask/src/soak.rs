@@ -18,11 +18,11 @@ pub enum Soak {
     FuzzScanner,
     /// 10,000,000 texts, guided by coverage: the parser of configurations (10 minutes)
     FuzzConfig,
-    /// 50,000,000 sets of headers, guided by coverage (5 minutes)
+    /// 10,000,000 sets of headers, guided by coverage (5 minutes)
     FuzzHeaders,
     /// 10,000,000 requests from headers to end, guided by coverage (10 minutes)
     FuzzExchange,
-    /// Workers that share a store, interleaved in 100,000 ways for each law (5 minutes)
+    /// Workers that share a store, interleaved in 100,000 ways for each law (7 minutes)
     Simulation,
 }
 
@@ -50,7 +50,7 @@ fn run(project: &Project, part: Soak) -> Result<Ran> {
         Soak::Judge => fuzz::judge(project, "10000000"),
         Soak::FuzzScanner => fuzz::fuzz(project, "scanner", "50000000"),
         Soak::FuzzConfig => fuzz::fuzz(project, "config", "10000000"),
-        Soak::FuzzHeaders => fuzz::fuzz(project, "headers", "50000000"),
+        Soak::FuzzHeaders => fuzz::fuzz(project, "headers", "10000000"),
         Soak::FuzzExchange => fuzz::fuzz(project, "exchange", "10000000"),
         Soak::Simulation => {
             // Not optimised, so that arithmetic is checked.
