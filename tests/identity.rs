@@ -299,7 +299,7 @@ fn what_is_not_what_its_encoding_says_is_unreadable() {
 
 #[test]
 fn a_model_spec_behind_40_kb_of_tensors_is_read_with_its_batch() {
-    let tensor = [&[8, 1, 18, 5, 18, 3, 8, 0x90, 0x4e, 34, 0xc0, 0xb8, 2][..], &[7; 40_000]].concat();
+    let tensor = [&[8, 1, 18, 5, 18, 3, 8, 0x90, 0x4e, 34, 0xc0, 0xb8, 2][..], &vec![7; 40_000]].concat();
     let input = message(&[(1, b"x"), (2, &tensor)]).split_off(5);
     let bytes = message(&[(2, &input), (1, RESNET)]);
     for chunk in [1, 1000, usize::MAX] {
