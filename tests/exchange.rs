@@ -130,6 +130,9 @@ fn play(policy: &Policy, case: &Case, chunk: usize) -> (String, Vec<String>, Opt
         let ends = place + 1 == pieces.len();
         let mut read = |at: usize, most: usize| kept.get(at..kept.len().min(at + most)).map(<[u8]>::to_vec);
         let held = verdict == Verdict::Hold;
+        if !held && !ends && exchange.skips(kept.len()) {
+            continue;
+        }
         verdict = exchange.request_body(&mut world, &mut Body { length: kept.len(), read: &mut read }, ends);
         if held || matches!(verdict, Verdict::Reply(_)) {
             shown = show(&verdict);

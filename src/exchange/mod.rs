@@ -207,6 +207,15 @@ impl Exchange {
         self.concluded(world, verdict)
     }
 
+    /// Whether the next `length` bytes of the body lie inside a tensor of a request that is decided, so that nothing
+    /// depends on them. They are taken as seen then.
+    pub fn skips(&mut self, length: usize) -> bool {
+        match &mut self.stage {
+            Stage::Following(scanner) => scanner.skip_content(length),
+            _ => false,
+        }
+    }
+
     /// The request has trailers, which end its body.
     pub fn request_trailers(&mut self, world: &mut World<'_>) -> Verdict {
         self.request_body(world, &mut Body { length: 0, read: &mut |_, _| None }, true)

@@ -210,6 +210,14 @@ impl Scanner {
         Ok(())
     }
 
+    /// Leaves `length` bytes behind if nothing but content is among them and more of it follows.
+    pub fn skip_content(&mut self, length: usize) -> bool {
+        let (State::Message, Some(message)) = (&self.state, &mut self.message) else {
+            return false;
+        };
+        message.skippable() > length as u64 && message.advance(length).is_ok()
+    }
+
     /// Leaves at most `most` bytes of content behind, and says how many.
     fn skip(&mut self, most: usize) -> Result<usize, Malformed> {
         let (State::Message, Some(message)) = (&self.state, &mut self.message) else {

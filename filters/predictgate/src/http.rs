@@ -125,7 +125,8 @@ impl HttpContext for Http {
     }
 
     fn on_http_request_body(&mut self, size: usize, ends: bool) -> Action {
-        if self.through {
+        let skips = || self.exchange.try_borrow_mut().is_ok_and(|mut exchange| exchange.skips(size));
+        if self.through || (!ends && skips()) {
             return Action::Continue;
         }
         let mut body = Body { length: size, read: &mut host::request_body };
