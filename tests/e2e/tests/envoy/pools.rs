@@ -15,6 +15,10 @@ use serde_json::json;
 
 use super::stage::{BY_V1, BY_V2, Stage, X, instances};
 
+/// Envoy's timers count whole milliseconds from when its event loop woke up, which may be before the request that
+/// they are for was sent. So they end a little before their time by the caller's clock.
+const EARLY: Duration = Duration::from_millis(20);
+
 #[tokio::test]
 async fn the_backup_pool_takes_over_when_no_host_of_the_stable_pool_is_left() {
     let stage = Stage::quickstart().await;
@@ -65,7 +69,7 @@ async fn a_server_that_does_not_answer_costs_the_caller_no_more_than_the_route_t
     let start = Instant::now();
     let answer = stage.post("/v1/models/resnet/versions/1:predict").await;
     assert_eq!(answer.status, 504);
-    assert!(Duration::from_secs(5) <= start.elapsed(), "{:?}", start.elapsed());
+    assert!(Duration::from_secs(5) <= start.elapsed() + EARLY, "{:?}", start.elapsed());
     let entry = stage.envoy.wait_for_access(|entry| entry["target"] == "v1").await.unwrap();
     assert_eq!(entry["details"], "response_timeout");
     assert_eq!(entry["attempts"], 1);
@@ -88,7 +92,8 @@ async fn the_callers_own_deadline_holds_if_it_is_shorter_than_the_route_timeout(
         let steps = vec![Step::LastData(body.clone())];
         let answer = raw.request(Rpc::Predict.path(), &headers, steps).await.unwrap();
         assert_eq!(answer.header("grpc-status"), Some(status), "{timeout}: {answer:?}");
-        assert!(Duration::from_millis(at_least) <= start.elapsed(), "{timeout}: {:?}", start.elapsed());
+        let elapsed = start.elapsed();
+        assert!(Duration::from_millis(at_least) <= elapsed + EARLY, "{timeout}: {elapsed:?}");
     }
     let hung = |it: &model_server::Received| it.rpc == Some(Rpc::Predict);
     assert_eq!(stage.pools.v1.received().iter().filter(|it| hung(it)).count(), 2);
