@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod guard;
 pub mod headers;
 pub mod hold;
+pub mod host;
 pub mod identity;
 pub mod key;
 pub mod matching;

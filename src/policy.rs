@@ -11,7 +11,7 @@ use crate::matching::{HeaderMatch, Match};
 use crate::outlier::OutlierDetection;
 use crate::rate_limit::RateLimit;
 use crate::route::Names;
-use crate::split::{Ramp, Split};
+use crate::split::{KeyHash, Ramp, Split};
 use crate::units::{Asked, Share, TargetId};
 
 /// One plugin configuration.
@@ -102,6 +102,8 @@ pub struct Model {
 #[derive(Clone, Debug)]
 pub struct Target {
     pub name: Box<str>,
+    /// The hash of the name, by which a split chooses.
+    pub hash: KeyHash,
     pub cluster: Option<Box<str>>,
     pub headers: Vec<(Box<str>, Box<str>)>,
     pub rewrite: Option<Rewrite>,
@@ -134,7 +136,8 @@ pub struct Route {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sticky {
     pub by: Vec<KeySource>,
-    pub salt: Box<str>,
+    /// The hash of the salt and of the model's configured name, in which the hash of a caller's key begins.
+    pub base: KeyHash,
     pub rotate_every: Option<Duration>,
 }
 

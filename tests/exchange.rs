@@ -8,9 +8,9 @@
 )]
 
 use predictgate::config;
-use predictgate::exchange::{Body, Exchange, World, sanitise};
+use predictgate::exchange::{Body, Exchange, Local, World, sanitise};
 use predictgate::headers::Headers;
-use predictgate::hold::Holds;
+use predictgate::host::Silent;
 use predictgate::identity::{Layout, ModelSpec, Rpc, Scanner};
 use predictgate::policy::Policy;
 use predictgate::units::{Asked, Instant};
@@ -109,8 +109,9 @@ fn predict(spec: &str) -> Vec<u8> {
 ///
 /// Shows the last verdict and the explanation.
 fn play(policy: &Policy, case: &Case, chunk: usize) -> (String, Vec<String>, Option<String>) {
-    let mut holds = Holds::default();
-    let mut world = World { policy, holds: &mut holds, now: Instant::default() };
+    let mut local = Local::seeded(1);
+    let mut world =
+        World { policy, local: &mut local, now: Instant::default(), host: &Silent, explains: false };
     let mut exchange = Exchange::new(1);
     let (headers, removed) = sanitise(policy, case.request_headers());
     let body = case.body();
@@ -142,8 +143,8 @@ fn play(policy: &Policy, case: &Case, chunk: usize) -> (String, Vec<String>, Opt
         }
     }
     let explanation = exchange.explanation(policy);
-    exchange.end(&mut holds);
-    assert_eq!(holds.held(), 0, "{} holds on", case.name);
+    exchange.end(&mut local.holds);
+    assert_eq!(local.holds.held(), 0, "{} holds on", case.name);
     (shown, removed, explanation)
 }
 

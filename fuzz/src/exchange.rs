@@ -4,9 +4,10 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use predictgate::config;
-use predictgate::exchange::{Body, Exchange, IdentityResult, World, sanitise};
+use predictgate::exchange::{Body, Exchange, IdentityResult, Local, World, sanitise};
 use predictgate::headers::Headers;
 use predictgate::hold::{Holds, TICK};
+use predictgate::host::Silent;
 use predictgate::identity::{Layout, Rpc, Scanner};
 use predictgate::policy::Policy;
 use predictgate::units::{Asked, Instant, Version};
@@ -106,9 +107,9 @@ pub fn run(data: &[u8]) {
 
 /// Plays the request as a host does, and demands what must hold after each callback.
 fn play(policy: &Policy, headers: Headers, pieces: &[&[u8]], host: Host) -> End {
-    let mut holds = Holds::default();
+    let mut local = Local::seeded(1);
     if host.proven {
-        holds.prove_capable();
+        local.holds.prove_capable();
     }
     let mut now = Instant::from_nanos(1_000_000_000);
     let mut exchange = Exchange::new(1);
@@ -116,19 +117,29 @@ fn play(policy: &Policy, headers: Headers, pieces: &[&[u8]], host: Host) -> End 
     let (headers, removed) = sanitise(policy, headers);
     assert!(removed.iter().all(|name| headers.get(name).is_none()), "{removed:?} is still there");
     let mut ends = pieces.is_empty() && !host.trailers;
-    let mut verdict = exchange.request_headers(&mut World { policy, holds: &mut holds, now }, headers, ends);
+    let mut verdict = exchange.request_headers(
+        &mut World { policy, local: &mut local, now, host: &Silent, explains: false },
+        headers,
+        ends,
+    );
     let mut kept = Vec::new();
     for (place, piece) in pieces.iter().enumerate() {
-        judge(&exchange, &verdict, &holds, policy);
+        judge(&exchange, &verdict, &local.holds, policy);
         if matches!(verdict, Verdict::Reply(_)) {
             break;
         }
         if host.expires_before == Some(place) {
             now = now.after(policy.identity.hold_timeout);
-            if holds.expire(now, usize::MAX).contains(&1) {
-                verdict = exchange.hold_expired(&mut World { policy, holds: &mut holds, now });
+            if local.holds.expire(now, usize::MAX).contains(&1) {
+                verdict = exchange.hold_expired(&mut World {
+                    policy,
+                    local: &mut local,
+                    now,
+                    host: &Silent,
+                    explains: false,
+                });
                 assert_ne!(verdict, Verdict::Hold, "a hold whose deadline has come ends");
-                judge(&exchange, &verdict, &holds, policy);
+                judge(&exchange, &verdict, &local.holds, policy);
                 if matches!(verdict, Verdict::Reply(_)) {
                     break;
                 }
@@ -145,7 +156,11 @@ fn play(policy: &Policy, headers: Headers, pieces: &[&[u8]], host: Host) -> End 
             kept.get(at..kept.len().min(at.saturating_add(most))).map(<[u8]>::to_vec)
         };
         let mut body = Body { length: kept.len(), read: &mut read };
-        verdict = exchange.request_body(&mut World { policy, holds: &mut holds, now }, &mut body, ends);
+        verdict = exchange.request_body(
+            &mut World { policy, local: &mut local, now, host: &Silent, explains: false },
+            &mut body,
+            ends,
+        );
         assert!(!ends || verdict != Verdict::Hold, "what has ended is not held");
         if let Verdict::Forward(forward) = &mut verdict
             && pieces.len() == 1
@@ -155,20 +170,26 @@ fn play(policy: &Policy, headers: Headers, pieces: &[&[u8]], host: Host) -> End 
         }
     }
     if !ends && !matches!(verdict, Verdict::Reply(_)) {
-        verdict = exchange.request_trailers(&mut World { policy, holds: &mut holds, now });
+        verdict = exchange.request_trailers(&mut World {
+            policy,
+            local: &mut local,
+            now,
+            host: &Silent,
+            explains: false,
+        });
         assert_ne!(verdict, Verdict::Hold, "what has ended is not held");
     }
-    judge(&exchange, &verdict, &holds, policy);
+    judge(&exchange, &verdict, &local.holds, policy);
     end.refused = matches!(verdict, Verdict::Reply(_));
     end.passed_unknown = !end.refused && exchange.identity() == IdentityResult::Unknown;
     assert_eq!(end.refused, exchange.refusal().is_some(), "a refusal has a reason, and nothing else has");
-    exchange.end(&mut holds);
-    assert_eq!(holds.held(), 0, "the end of a stream ends its hold");
+    exchange.end(&mut local.holds);
+    assert_eq!(local.holds.held(), 0, "the end of a stream ends its hold");
     end
 }
 
 fn judge(exchange: &Exchange, verdict: &Verdict, holds: &Holds, policy: &Policy) {
-    assert_eq!(holds.held() == 1, *verdict == Verdict::Hold, "held exactly while the verdict is to hold");
+    assert_eq!(local.holds.held() == 1, *verdict == Verdict::Hold, "held exactly while the verdict is to hold");
     exchange.explanation(policy);
     if let Verdict::Reply(reply) = verdict {
         let answer = reply.answer(exchange.protocol());

@@ -6,6 +6,7 @@ use super::at::{At, Once};
 use super::{OTHERWISE, health, limit, name, route};
 use crate::policy::{Model, Otherwise, Rewrite, Route, Target};
 use crate::route::Names;
+use crate::split::KeyHash;
 use crate::units::{Asked, ModelId, TargetId};
 
 /// Keeps a policy within the memory of a VM.
@@ -50,7 +51,7 @@ fn model(at: At<'_>, place: ModelId, names: &mut Names) -> Option<Model> {
     });
     let (targets, scope) = targets(object.get("targets"));
     let otherwise = object.get("otherwise").map(|it| it.choice(&OTHERWISE));
-    let (routes, has_catch_all) = routes(object.get("routes"), &scope);
+    let (routes, has_catch_all) = routes(object.get("routes"), name.as_deref().unwrap_or_default(), &scope);
     if !has_catch_all && otherwise.is_none() {
         at.report("expected a route without \"match\", or \"otherwise\"");
     }
@@ -115,6 +116,7 @@ fn target(at: At<'_>, name: &str) -> Option<Target> {
     }
     Some(Target {
         name: name.into(),
+        hash: KeyHash::EMPTY.text(name),
         cluster: object.get("cluster").and_then(At::cluster),
         headers: object.get("headers").map(target_headers).unwrap_or_default(),
         rewrite: object.get("rewrite").and_then(rewrite),
@@ -158,7 +160,7 @@ fn rewrite(at: At<'_>) -> Option<Rewrite> {
 }
 
 /// The routes, and whether one of them takes every request.
-fn routes(at: Option<At<'_>>, targets: &Targets<'_>) -> (Vec<Route>, bool) {
+fn routes(at: Option<At<'_>>, model: &str, targets: &Targets<'_>) -> (Vec<Route>, bool) {
     let mut names = Once::new();
     let mut catch_all = None;
     let Some(items) = at.and_then(|at| at.items(MAX_ROUTES)) else { return (vec![], false) };
@@ -167,7 +169,7 @@ fn routes(at: Option<At<'_>>, targets: &Targets<'_>) -> (Vec<Route>, bool) {
         if let Some(earlier) = catch_all {
             item.report(format!("never matches, routes[{earlier}] before it takes every request"));
         }
-        let Some((route, takes_all)) = route::route(item, targets, &mut names) else { continue };
+        let Some((route, takes_all)) = route::route(item, model, targets, &mut names) else { continue };
         if takes_all {
             catch_all = catch_all.or(Some(place));
         }

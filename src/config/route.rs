@@ -7,11 +7,16 @@ use super::model::Targets;
 use super::{health, key, matching, name, time};
 use crate::matching::Match;
 use crate::policy::{Mirror, Route, Sticky};
-use crate::split::{Arm, MAX_WEIGHT_SUM, Ramp, RampStep, Split};
+use crate::split::{Arm, KeyHash, MAX_WEIGHT_SUM, Ramp, RampStep, Split};
 use crate::units::{Share, TargetId};
 
-/// The route, and whether it takes every request.
-pub fn route(at: At<'_>, targets: &Targets<'_>, names: &mut Once<Box<str>>) -> Option<(Route, bool)> {
+/// The route of a model, and whether it takes every request.
+pub fn route(
+    at: At<'_>,
+    model: &str,
+    targets: &Targets<'_>,
+    names: &mut Once<Box<str>>,
+) -> Option<(Route, bool)> {
     let object =
         at.object(&["name", "match", "split", "sticky", "choose_by", "fallback", "mirror", "ramp", "guard"])?;
     let name = object.get("name").and_then(|at| at.name().inspect(|name| names.take(at, name.clone())));
@@ -22,7 +27,7 @@ pub fn route(at: At<'_>, targets: &Targets<'_>, names: &mut Once<Box<str>>) -> O
     let route = Route {
         name,
         matcher: matcher.unwrap_or_default(),
-        sticky: object.get("sticky").and_then(sticky),
+        sticky: object.get("sticky").and_then(|at| sticky(at, model)),
         choose_by: object.get("choose_by").and_then(choose_by),
         fallback: object.get("fallback").map(|at| fallback(at, targets)).unwrap_or_default(),
         mirror: object.get("mirror").and_then(mirror),
@@ -81,15 +86,16 @@ pub fn split_target(
     Some(target)
 }
 
-fn sticky(at: At<'_>) -> Option<Sticky> {
+fn sticky(at: At<'_>, model: &str) -> Option<Sticky> {
     let object = at.object(&["by", "salt", "rotate_every"])?;
     let by = object.need("by").and_then(|at| {
         let by = key::sources(at)?;
         if by.is_empty() { at.expected("at least one key source") } else { Some(by) }
     });
+    let salt = object.get("salt").and_then(|it| it.plain_text(0..=name::MAX_NAME)).unwrap_or_default();
     Some(Sticky {
         by: by.unwrap_or_default(),
-        salt: object.get("salt").and_then(|it| it.plain_text(0..=name::MAX_NAME)).unwrap_or_default(),
+        base: KeyHash::EMPTY.text(&salt).text(model),
         rotate_every: object
             .get("rotate_every")
             .and_then(|it| it.duration(Duration::from_secs(1)..=time::LONGEST)),

@@ -12,12 +12,6 @@ pub fn refuse(root: At<'_>) {
         refuse_any(model.key("outlier_detection"));
         refuse_filled(model.key("rate_limits"));
         for route in model.key("routes").into_iter().flat_map(At::children) {
-            refuse_choice(route.key("split"));
-            refuse_any(route.key("sticky"));
-            refuse_any(route.key("choose_by"));
-            refuse_filled(route.key("fallback"));
-            refuse_any(route.key("mirror"));
-            refuse_any(route.key("ramp"));
             refuse_any(route.key("guard"));
         }
     }
@@ -36,10 +30,4 @@ fn refuse_filled(at: Option<At<'_>>) {
 
 fn refuse_word(at: Option<At<'_>>, word: &str) {
     refuse_any(at.filter(|at| matches!(at.value(), Value::Text(text) if text == word)));
-}
-
-/// One target of positive weight leaves nothing to choose.
-fn refuse_choice(split: Option<At<'_>>) {
-    let has_weight = |arm: &At<'_>| arm.key("weight").and_then(At::integer) != Some(0);
-    refuse_any(split.filter(|split| split.children().filter(has_weight).nth(1).is_some()));
 }

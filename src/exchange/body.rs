@@ -1,9 +1,9 @@
 //! What the pieces of a request's body decide.
 
-use super::decide::Request;
+use super::decide::{Destination, Request};
 use super::{Decision, Exchange, IdentityResult, Pending, Stage, Why, World, forward};
 use crate::identity::{Malformed, Progress, Scanner};
-use crate::policy::{Policy, Rewrite, Target};
+use crate::policy::{Policy, Rewrite};
 use crate::verdict::{Forward, Reason, Verdict};
 
 /// A piece of a request's body. While a request is held, each piece begins where the first one did.
@@ -43,12 +43,12 @@ impl Exchange {
         if let Err(verdict) = self.read_on(policy, &mut pending.scanner, body, peek, ends) {
             return verdict;
         }
-        let target = match self.by_body(world, &pending) {
-            Ok(target) => target,
+        let destination = match self.by_body(world, &pending) {
+            Ok(destination) => destination,
             Err(verdict) => return verdict,
         };
-        let forward = target.map(forward::to).unwrap_or_default();
-        match target.and_then(|target| target.rewrite.as_ref()) {
+        let forward = destination.map(forward::to).unwrap_or_default();
+        match destination.and_then(|it| it.target.rewrite.as_ref()) {
             Some(rewrite) => self.rewrite(forward, pending.scanner, rewrite, body, ends),
             None => self.forward(forward, pending.scanner, ends),
         }
@@ -75,7 +75,7 @@ impl Exchange {
             return Verdict::PASS;
         }
         let rewrite = match self.by_body(world, &pending) {
-            Ok(target) => target.and_then(|target| target.rewrite.as_ref()),
+            Ok(destination) => destination.and_then(|it| it.target.rewrite.as_ref()),
             Err(verdict) => return verdict,
         };
         if let Some(decision) = &mut self.decision {
@@ -154,7 +154,7 @@ impl Exchange {
         &mut self,
         world: &mut World<'p>,
         pending: &Pending,
-    ) -> Result<Option<&'p Target>, Verdict> {
+    ) -> Result<Option<Destination<'p>>, Verdict> {
         let spec = pending.scanner.spec();
         if spec.name.is_empty() {
             return match self.unknown(world.policy, "the message names no model") {

@@ -1,19 +1,23 @@
 //! What is changed on a request that goes to a target: its headers, and what it names.
 
 use super::Body;
+use super::decide::Destination;
 use crate::headers::Headers;
 use crate::identity::{Scanner, splice};
-use crate::policy::{Rewrite, Target};
+use crate::policy::Rewrite;
 use crate::verdict::{Forward, LocalReply, Reason};
 
 pub const CLUSTER_HEADER: &str = "x-predictgate-cluster";
+/// For `request_mirror_policies[].cluster_header`.
+pub const MIRROR_HEADER: &str = "x-predictgate-mirror-cluster";
 pub const TARGET_HEADER: &str = "x-predictgate-target";
 
-/// The headers that lead to `target`.
-pub fn to(target: &Target) -> Forward {
+/// The headers that lead to a target.
+pub fn to(Destination { target, mirror }: Destination<'_>) -> Forward {
     let own = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let mut set = vec![own(TARGET_HEADER, &target.name)];
     set.extend(target.cluster.as_deref().map(|cluster| own(CLUSTER_HEADER, cluster)));
+    set.extend(mirror.map(|cluster| own(MIRROR_HEADER, cluster)));
     set.extend(target.headers.iter().map(|(name, value)| own(name, value)));
     Forward { set, body: None }
 }

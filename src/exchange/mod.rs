@@ -16,30 +16,48 @@ use std::borrow::Cow;
 use crate::call::{Call, Kind};
 use crate::headers::Headers;
 use crate::hold::{Holds, HostAbility};
+use crate::host::Host;
 use crate::identity::{Malformed, ModelSpec, Scanner, Unreadable};
 use crate::matching::all_hold;
 use crate::method::Method;
-use crate::policy::{AdminMethods, GrpcIdentity, Otherwise, Policy, Rewrite, Target};
+use crate::policy::{AdminMethods, GrpcIdentity, Otherwise, Policy, Rewrite};
+use crate::rng::Rng;
 use crate::units::Instant;
 use crate::verdict::{LocalReply, Protocol, Reason, Verdict};
-use decide::{Request, decide};
+use decide::{Destination, Request, decide};
 use identity::{compression, spec_of_headers};
 
 pub use body::Body;
 pub use decide::{Decision, Why};
-pub use forward::{CLUSTER_HEADER, TARGET_HEADER};
+pub use forward::{CLUSTER_HEADER, MIRROR_HEADER, TARGET_HEADER};
 pub use identity::IdentityResult;
 pub use sanitise::{PREFIX, sanitise};
 
 pub const DECISION_HEADER: &str = "x-predictgate-decision";
 
 /// What a decision may look at beside the request itself.
-#[derive(Debug)]
 pub struct World<'a> {
     pub policy: &'a Policy,
-    pub holds: &'a mut Holds,
+    pub local: &'a mut Local,
     /// Read once a callback.
     pub now: Instant,
+    pub host: &'a dyn Host,
+    /// Every decision is explained, whoever asks.
+    pub explains: bool,
+}
+
+/// What one worker keeps for a configuration, from one request to the next.
+#[derive(Debug)]
+pub struct Local {
+    pub holds: Holds,
+    pub rng: Rng,
+}
+
+impl Local {
+    /// `seed` makes the chance of this worker.
+    pub fn seeded(seed: u64) -> Self {
+        Self { holds: Holds::default(), rng: Rng::seeded(seed) }
+    }
 }
 
 /// One request.
@@ -52,8 +70,10 @@ pub struct Exchange {
     identity: IdentityResult,
     decision: Option<Decision>,
     refusal: Option<Reason>,
-    /// The asked identity, for a caller who may see why.
+    /// The asked identity, for whoever may see why.
     explained: Option<ModelSpec>,
+    /// The caller may.
+    caller_sees: bool,
 }
 
 #[derive(Debug)]
@@ -105,6 +125,7 @@ impl Exchange {
             decision: None,
             refusal: None,
             explained: None,
+            caller_sees: false,
         }
     }
 
@@ -160,7 +181,7 @@ impl Exchange {
                 match self.decide(world, Request { headers: &headers, method, spec: &spec }) {
                     Err(refusal) => refusal,
                     Ok(None) => Verdict::PASS,
-                    Ok(Some(target)) => self.forward_path(target, &headers),
+                    Ok(Some(destination)) => self.forward_path(destination, &headers),
                 }
             }
             Kind::Grpc { method, layout, rpc } => {
@@ -168,7 +189,7 @@ impl Exchange {
                     .with_compression(compression(world.policy, &headers));
                 let pending = Pending { method, headers, scanner };
                 let by_body = world.policy.identity.grpc == GrpcIdentity::Body
-                    && world.holds.host() != HostAbility::Incapable;
+                    && world.local.holds.host() != HostAbility::Incapable;
                 if ends {
                     self.unknown(world.policy, "the call has no message")
                 } else if by_body {
@@ -186,12 +207,12 @@ impl Exchange {
         let verdict = match std::mem::replace(&mut self.stage, Stage::Through) {
             Stage::Headers | Stage::Through => Verdict::PASS,
             Stage::Held { pending, read } => {
-                world.holds.prove_capable();
+                world.local.holds.prove_capable();
                 self.held_body(world, pending, read, body, ends)
             }
             Stage::Released { pending, at } => {
-                if world.holds.conclude_incapable(world.now.since(at))
-                    || world.holds.host() == HostAbility::Incapable
+                if world.local.holds.conclude_incapable(world.now.since(at))
+                    || world.local.holds.host() == HostAbility::Incapable
                 {
                     self.late_body(world, pending, 0, body, ends)
                 } else {
@@ -230,7 +251,7 @@ impl Exchange {
     /// The deadline of a hold has come.
     pub fn hold_expired(&mut self, world: &mut World<'_>) -> Verdict {
         match std::mem::replace(&mut self.stage, Stage::Through) {
-            Stage::Held { pending, .. } if world.holds.host() != HostAbility::Capable => {
+            Stage::Held { pending, .. } if world.local.holds.host() != HostAbility::Capable => {
                 self.stage = Stage::Released { pending, at: world.now };
                 Verdict::PASS
             }
@@ -253,13 +274,18 @@ impl Exchange {
 
     /// The value of the decision header, if the caller asked for it and may see it.
     pub fn explanation(&self, policy: &Policy) -> Option<String> {
+        self.story(policy).filter(|_| self.caller_sees)
+    }
+
+    /// Why the request went where it went, if the caller may see it or every decision is explained.
+    pub fn story(&self, policy: &Policy) -> Option<String> {
         let spec = self.explained.as_ref()?;
         Some(explain::header(policy, spec, self.decision, self.refusal))
     }
 
     fn hold(&mut self, world: &mut World<'_>, pending: Pending) -> Verdict {
         let deadline = world.now.after(world.policy.identity.hold_timeout);
-        match world.holds.admit(self.id, deadline, world.policy.identity.max_held) {
+        match world.local.holds.admit(self.id, deadline, world.policy.identity.max_held) {
             Ok(()) => {
                 self.stage = Stage::Held { pending, read: 0 };
                 Verdict::Hold
@@ -290,11 +316,11 @@ impl Exchange {
         };
         self.identity = IdentityResult::Headers;
         let request = Request { headers: &pending.headers, method: pending.method, spec: &spec };
-        let target = match self.decide(world, request) {
+        let destination = match self.decide(world, request) {
             Err(refusal) => return refusal,
-            Ok(target) => target,
+            Ok(destination) => destination,
         };
-        let rewrite = target.and_then(|target| target.rewrite.as_ref());
+        let rewrite = destination.and_then(|it| it.target.rewrite.as_ref());
         if rewrite.is_some() && forward::declares_length(&pending.headers) {
             return self.reply(forward::declared_length());
         }
@@ -304,12 +330,12 @@ impl Exchange {
         } else if world.policy.identity.verify_body {
             self.stage = Stage::Following(pending.scanner);
         }
-        target.map_or(Verdict::PASS, |target| Verdict::Forward(forward::to(target)))
+        destination.map_or(Verdict::PASS, |it| Verdict::Forward(forward::to(it)))
     }
 
-    fn forward_path(&mut self, target: &Target, headers: &Headers) -> Verdict {
-        let forward = forward::to(target);
-        match &target.rewrite {
+    fn forward_path(&mut self, destination: Destination<'_>, headers: &Headers) -> Verdict {
+        let forward = forward::to(destination);
+        match &destination.target.rewrite {
             None => Verdict::Forward(forward),
             Some(rewrite) => match forward::with_path(forward, headers, rewrite) {
                 Ok(forward) => Verdict::Forward(forward),
@@ -323,12 +349,12 @@ impl Exchange {
         &mut self,
         world: &mut World<'p>,
         request: Request<'_>,
-    ) -> Result<Option<&'p Target>, Verdict> {
+    ) -> Result<Option<Destination<'p>>, Verdict> {
         let policy = world.policy;
-        let asked_for = policy.explain.as_ref().is_some_and(|explain| {
+        self.caller_sees = policy.explain.as_ref().is_some_and(|explain| {
             request.headers.get(&explain.header).is_some() && all_hold(&explain.matches, request.headers)
         });
-        self.explained = asked_for.then(|| request.spec.clone());
+        self.explained = (self.caller_sees || world.explains).then(|| request.spec.clone());
         let (decision, result) = decide(world, request);
         self.decision = Some(decision);
         result.map_err(|reply| self.reply(reply))
@@ -386,7 +412,7 @@ impl Exchange {
     /// Ends the hold unless the verdict is to go on holding.
     fn concluded(&self, world: &mut World<'_>, verdict: Verdict) -> Verdict {
         if verdict != Verdict::Hold {
-            world.holds.release(self.id);
+            world.local.holds.release(self.id);
         }
         verdict
     }

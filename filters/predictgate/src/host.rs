@@ -7,7 +7,7 @@
 #![deny(clippy::arithmetic_side_effects)]
 
 use predictgate::headers::{Headers, serialise};
-use predictgate::units::Instant;
+use predictgate::units::{Instant, WallTime};
 use predictgate::verdict::Answer;
 
 /// The proxy-wasm ABI 0.2.1, as far as it is used, and WASI's clock.
@@ -68,11 +68,13 @@ mod abi {
         pub fn proxy_set_effective_context(context: u32) -> u32;
         pub fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
         pub fn proxy_increment_metric(id: u32, offset: i64) -> u32;
+        pub fn proxy_record_metric(id: u32, value: u64) -> u32;
     }
 
     #[link(wasm_import_module = "wasi_snapshot_preview1")]
     unsafe extern "C" {
         pub fn clock_time_get(clock: u32, precision: u64, time: *mut u64) -> u32;
+        pub fn random_get(bytes: *mut u8, size: usize) -> u32;
     }
 }
 
@@ -122,11 +124,27 @@ fn bytes(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Option<Vec<u8>> 
 
 /// The monotonic clock, which all workers of the process share.
 pub fn now() -> Instant {
-    const MONOTONIC: u32 = 1;
+    Instant::from_nanos(clock(1))
+}
+
+pub fn wall_time() -> WallTime {
+    WallTime::from_nanos(clock(0))
+}
+
+/// Nanoseconds on one of WASI's clocks.
+fn clock(clock: u32) -> u64 {
     let mut time = 0_u64;
     // SAFETY: the host writes one u64.
-    let status = unsafe { abi::clock_time_get(MONOTONIC, 0, &raw mut time) };
-    Instant::from_nanos(if status == 0 { time } else { 0 })
+    let status = unsafe { abi::clock_time_get(clock, 0, &raw mut time) };
+    if status == 0 { time } else { 0 }
+}
+
+/// Numbers that nobody can guess.
+pub fn random() -> [u64; 2] {
+    let mut numbers = [0; 2];
+    // SAFETY: the host writes so many bytes, and any bytes are numbers.
+    _ = unsafe { abi::random_get((&raw mut numbers).cast(), size_of_val(&numbers)) };
+    numbers
 }
 
 /// The level at which Envoy logs what Wasm modules say, as the ABI numbers it: 0 is trace, 5 critical.
@@ -148,10 +166,14 @@ pub fn plugin_configuration() -> Vec<u8> {
 
 /// The name of the plugin, which an update of its configuration keeps.
 pub fn plugin_name() -> Vec<u8> {
-    const PATH: &str = "plugin_name";
+    property(&["plugin_name"]).unwrap_or_default()
+}
+
+/// An attribute of the current stream, by the names on the way to it.
+pub fn property(path: &[&str]) -> Option<Vec<u8>> {
+    let path = path.join("\0");
     // SAFETY: all pointers are valid for the call.
-    bytes(|data, size| unsafe { abi::proxy_get_property(PATH.as_ptr(), PATH.len(), data, size) })
-        .unwrap_or_default()
+    bytes(|data, size| unsafe { abi::proxy_get_property(path.as_ptr(), path.len(), data, size) })
 }
 
 /// Bytes of the request body that the current callback is about.
@@ -248,4 +270,10 @@ pub fn define_metric(kind: MetricKind, name: &str) -> Option<u32> {
 pub fn increment_metric(id: u32, offset: i64) {
     // SAFETY: takes no pointer.
     _ = unsafe { abi::proxy_increment_metric(id, offset) };
+}
+
+/// Sets a gauge.
+pub fn record_metric(id: u32, value: u64) {
+    // SAFETY: takes no pointer.
+    _ = unsafe { abi::proxy_record_metric(id, value) };
 }

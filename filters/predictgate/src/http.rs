@@ -64,6 +64,11 @@ impl Http {
         let Ok(exchange) = self.exchange.try_borrow() else {
             return;
         };
+        if log::log_enabled!(log::Level::Debug)
+            && let Some(story) = exchange.story(self.worker.policy())
+        {
+            log::debug!("{story}");
+        }
         self.worker.count(Metric::Identity(exchange.identity()));
         let model = exchange.decision().and_then(|decision| decision.model);
         if let Some(reason) = exchange.refusal() {

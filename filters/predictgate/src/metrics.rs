@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use predictgate::exchange::IdentityResult;
 use predictgate::outcome::Code;
 use predictgate::policy::Policy;
-use predictgate::units::{ModelId, TargetId};
+use predictgate::units::{ModelId, RouteId, TargetId};
 use predictgate::verdict::Reason;
 
 use crate::host::{self, MetricKind};
@@ -32,6 +32,12 @@ pub enum Metric {
     /// It was found out that the host runs no body callback while headers are held.
     HostCannotHold,
     Held,
+    /// What a target of a split gets, in thousandths.
+    Weight {
+        model: ModelId,
+        route: RouteId,
+        target: TargetId,
+    },
 }
 
 /// The host's numbers of the metrics that exist.
@@ -42,22 +48,29 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn add(&mut self, policy: &Policy, metric: Metric, offset: i64) {
-        if offset == 0 {
-            return;
-        }
-        let id = self
-            .ids
-            .entry(metric)
-            .or_insert_with(|| host::define_metric(kind(metric), &name(policy, metric)));
-        if let Some(id) = *id {
+        if offset != 0
+            && let Some(id) = self.id(policy, metric)
+        {
             host::increment_metric(id, offset);
         }
+    }
+
+    /// Sets a gauge.
+    pub fn set(&mut self, policy: &Policy, metric: Metric, value: u64) {
+        if let Some(id) = self.id(policy, metric) {
+            host::record_metric(id, value);
+        }
+    }
+
+    fn id(&mut self, policy: &Policy, metric: Metric) -> Option<u32> {
+        let define = || host::define_metric(kind(metric), &name(policy, metric));
+        *self.ids.entry(metric).or_insert_with(define)
     }
 }
 
 const fn kind(metric: Metric) -> MetricKind {
     match metric {
-        Metric::Held => MetricKind::Gauge,
+        Metric::Held | Metric::Weight { .. } => MetricKind::Gauge,
         _ => MetricKind::Counter,
     }
 }
@@ -72,6 +85,13 @@ fn model_name(policy: &Policy, model: ModelId) -> &str {
 fn target_name(policy: &Policy, model: ModelId, target: TargetId) -> &str {
     let model = policy.models.get(model.0 as usize);
     model.and_then(|model| model.targets.get(usize::from(target.0))).map_or(NO_NAME, |target| &target.name)
+}
+
+/// The name of a route, or else its place.
+fn route_name(policy: &Policy, model: ModelId, route: RouteId) -> String {
+    let model = policy.models.get(model.0 as usize);
+    let name = model.and_then(|model| model.routes.get(usize::from(route.0))?.name.as_deref());
+    name.map_or_else(|| route.0.to_string(), str::to_owned)
 }
 
 fn name(policy: &Policy, metric: Metric) -> String {
@@ -91,6 +111,14 @@ fn name(policy: &Policy, metric: Metric) -> String {
         Metric::Identity(result) => tagged(&[("result", result.name())], "predictgate_identity"),
         Metric::HostCannotHold => tagged(&[("result", "host_cannot_hold")], "predictgate_identity"),
         Metric::Held => "predictgate_held".to_owned(),
+        Metric::Weight { model, route, target } => {
+            let tags = [
+                ("model", model_name(policy, model)),
+                ("route", &route_name(policy, model, route)),
+                ("target", target_name(policy, model, target)),
+            ];
+            tagged(&tags, "predictgate_weight")
+        }
     }
 }
 

@@ -1,14 +1,16 @@
 //! The root context: takes the configuration, and ends holds by the clock.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 use predictgate::config;
-use predictgate::exchange::{Exchange, World};
-use predictgate::hold::{Holds, HostAbility, TICK};
+use predictgate::exchange::{Exchange, Local, World};
+use predictgate::hold::{HostAbility, TICK};
+use predictgate::host::Host;
 use predictgate::policy::Policy;
+use predictgate::units::WallTime;
 use predictgate::verdict::{Protocol, Verdict};
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
@@ -16,10 +18,30 @@ use proxy_wasm::types::{ContextType, LogLevel};
 use crate::host;
 use crate::http::{Http, Unconfigured};
 use crate::metrics::{Metric, Metrics};
+use crate::weights::Weights;
 
 thread_local! {
-    /// The plugins of this VM whose host was proven capable of holds: an update of a configuration does not unlearn it.
-    static CAPABLE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static PLUGINS: RefCell<Vec<Plugin>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What outlives the roots of a plugin in this VM.
+struct Plugin {
+    name: Vec<u8>,
+    /// The host was proven capable of holds: an update of the configuration does not unlearn it.
+    capable: bool,
+    /// The number of the newest root; the others only drain.
+    newest: u64,
+}
+
+/// Does something with what is kept of a plugin.
+fn with_plugin<T>(name: &[u8], act: impl FnOnce(&mut Plugin) -> T) -> Option<T> {
+    PLUGINS.with(|plugins| {
+        let mut plugins = plugins.try_borrow_mut().ok()?;
+        if !plugins.iter().any(|plugin| plugin.name == name) {
+            plugins.push(Plugin { name: name.to_vec(), capable: false, newest: 0 });
+        }
+        plugins.iter_mut().find(|plugin| plugin.name == name).map(act)
+    })
 }
 
 /// One configuration in one worker. An update makes a new root beside the old one, which goes on with its streams.
@@ -31,21 +53,46 @@ pub struct Root {
 /// What the streams of a root share.
 pub struct Worker {
     plugin: Vec<u8>,
+    /// The root's number among those of the plugin in this VM.
+    generation: u64,
     policy: Policy,
     state: RefCell<State>,
+    /// The highest wall time seen.
+    wall: Cell<WallTime>,
 }
 
-#[derive(Default)]
 struct State {
-    holds: Holds,
+    local: Local,
     /// The requests that are held, so that the clock can end their holds.
     held: HashMap<u32, Rc<RefCell<Exchange>>>,
     /// More holds are to end than end in one tick.
     hurries: bool,
     metrics: Metrics,
+    weights: Weights,
 }
 
 impl Worker {
+    fn new(plugin: Vec<u8>, policy: Policy) -> Self {
+        let (capable, generation) = with_plugin(&plugin, |plugin| {
+            plugin.newest = plugin.newest.wrapping_add(1);
+            (plugin.capable, plugin.newest)
+        })
+        .unwrap_or_default();
+        let [seed, _] = host::random();
+        let mut local = Local::seeded(seed);
+        if capable {
+            local.holds.prove_capable();
+        }
+        let state = State {
+            local,
+            held: HashMap::new(),
+            hurries: false,
+            metrics: Metrics::default(),
+            weights: Weights::of(&policy),
+        };
+        Self { plugin, generation, policy, state: RefCell::new(state), wall: Cell::default() }
+    }
+
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
@@ -62,8 +109,14 @@ impl Worker {
             return Verdict::PASS;
         };
         let state = &mut *state;
-        let (held, host) = (state.holds.held(), state.holds.host());
-        let mut world = World { policy: &self.policy, holds: &mut state.holds, now: host::now() };
+        let (held, host) = (state.local.holds.held(), state.local.holds.host());
+        let mut world = World {
+            policy: &self.policy,
+            local: &mut state.local,
+            now: host::now(),
+            host: self,
+            explains: log::log_enabled!(log::Level::Debug),
+        };
         let verdict = question(&mut asked, &mut world);
         if verdict == Verdict::Hold {
             state.held.entry(id).or_insert_with(|| Rc::clone(exchange));
@@ -72,9 +125,11 @@ impl Worker {
         }
         state.count_held(&self.policy, held);
         if host == HostAbility::Unproven {
-            match state.holds.host() {
+            match state.local.holds.host() {
                 HostAbility::Unproven => {}
-                HostAbility::Capable => remember_capable(&self.plugin),
+                HostAbility::Capable => {
+                    with_plugin(&self.plugin, |plugin| plugin.capable = true);
+                }
                 HostAbility::Incapable => {
                     log::error!(
                         "this host runs no body callback while headers are held: set \
@@ -94,8 +149,8 @@ impl Worker {
         else {
             return;
         };
-        let held = state.holds.held();
-        exchange.end(&mut state.holds);
+        let held = state.local.holds.held();
+        exchange.end(&mut state.local.holds);
         if held > 0 {
             state.held.remove(&id);
         }
@@ -108,6 +163,10 @@ impl Worker {
         }
     }
 
+    fn is_newest(&self) -> bool {
+        with_plugin(&self.plugin, |plugin| plugin.newest == self.generation).unwrap_or(false)
+    }
+
     /// Ends the holds whose deadline has come, and those that made room for others.
     fn tick(&self) {
         let (expired, evicted) = {
@@ -115,12 +174,15 @@ impl Worker {
                 return;
             };
             let state = &mut *state;
-            let held = state.holds.held();
-            let evicted = state.holds.take_evicted(MOST_ENDED);
+            let held = state.local.holds.held();
+            let evicted = state.local.holds.take_evicted(MOST_ENDED);
             let left = MOST_ENDED.saturating_sub(evicted.len());
-            let expired = state.holds.expire(host::now(), left);
+            let expired = state.local.holds.expire(host::now(), left);
             state.count_held(&self.policy, held);
             state.hurry(expired.len() == left);
+            if self.is_newest() {
+                state.weights.show(&self.policy, &mut state.metrics, host::now(), || self.wall_time());
+            }
             let mut exchanges = |ids: Vec<u32>| -> Vec<_> {
                 ids.into_iter().filter_map(|id| Some((id, state.held.remove(&id)?))).collect()
             };
@@ -134,6 +196,27 @@ impl Worker {
             let verdict = self.ask(id, &exchange, |exchange, _| exchange.evicted());
             end_hold(id, &exchange, verdict);
         }
+    }
+}
+
+/// The host of the current stream.
+impl Host for Worker {
+    fn source_address(&self) -> Option<Vec<u8>> {
+        host::property(&["source", "address"])
+    }
+
+    fn peer_san(&self) -> Option<Vec<u8>> {
+        let named = |name| host::property(&["connection", name]).filter(|san| !san.is_empty());
+        named("uri_san_peer_certificate").or_else(|| named("dns_san_peer_certificate"))
+    }
+
+    fn jwt_claim(&self, claim: &str) -> Option<Vec<u8>> {
+        host::property(&["metadata", "filter_metadata", "envoy.filters.http.jwt_authn", "payload", claim])
+    }
+
+    fn wall_time(&self) -> WallTime {
+        self.wall.set(host::wall_time().max(self.wall.get()));
+        self.wall.get()
     }
 }
 
@@ -172,7 +255,7 @@ impl State {
     /// All workers share the gauge, so each adds what changed.
     fn count_held(&mut self, policy: &Policy, before: usize) {
         let count = |held: usize| i64::try_from(held).unwrap_or(i64::MAX);
-        let change = count(self.holds.held()).saturating_sub(count(before));
+        let change = count(self.local.holds.held()).saturating_sub(count(before));
         self.metrics.add(policy, Metric::Held, change);
     }
 }
@@ -199,8 +282,7 @@ impl RootContext for Root {
         match accepted {
             Ok(policy) => {
                 let plugin = host::plugin_name();
-                let state = State { holds: Holds::under(remembered(&plugin)), ..State::default() };
-                self.worker = Some(Rc::new(Worker { plugin, policy, state: RefCell::new(state) }));
+                self.worker = Some(Rc::new(Worker::new(plugin, policy)));
                 set_tick_period(TICK);
                 true
             }
@@ -232,22 +314,6 @@ impl RootContext for Root {
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
-}
-
-fn remembered(plugin: &[u8]) -> HostAbility {
-    let capable =
-        CAPABLE.with(|names| names.try_borrow().is_ok_and(|names| names.iter().any(|name| name == plugin)));
-    if capable { HostAbility::Capable } else { HostAbility::Unproven }
-}
-
-fn remember_capable(plugin: &[u8]) {
-    CAPABLE.with(|names| {
-        if let Ok(mut names) = names.try_borrow_mut()
-            && !names.iter().any(|name| name == plugin)
-        {
-            names.push(plugin.to_vec());
-        }
-    });
 }
 
 /// An operator may change Envoy's log level at any time.
