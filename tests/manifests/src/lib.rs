@@ -1,0 +1,1 @@
+//! Checks the manifests of `istio/`.
