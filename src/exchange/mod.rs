@@ -8,6 +8,8 @@ mod body;
 mod decide;
 mod explain;
 mod forward;
+#[cfg(test)]
+mod golden;
 mod identity;
 mod sanitise;
 
