@@ -272,6 +272,7 @@ impl Context for Root {}
 impl RootContext for Root {
     fn on_configure(&mut self, _: usize) -> bool {
         follow_log_level();
+        let began = host::now();
         let text = host::plugin_configuration();
         let accepted = match str::from_utf8(&text) {
             Ok(text) => {
@@ -282,7 +283,10 @@ impl RootContext for Root {
         match accepted {
             Ok(policy) => {
                 let plugin = host::plugin_name();
+                let models = policy.models.len();
                 self.worker = Some(Rc::new(Worker::new(plugin, policy)));
+                let took = host::now().since(began).as_millis();
+                log::info!("configuration: accepted, models: {models}, read in {took} ms");
                 set_tick_period(TICK);
                 true
             }

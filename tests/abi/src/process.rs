@@ -24,6 +24,7 @@ pub(crate) struct Shared {
     pub wall: u64,
     pub monotonic: u64,
     pub log: Vec<(u32, String)>,
+    pub log_level: u32,
     pub chance: u64,
     calls: BTreeMap<&'static str, u64>,
     deaths: BTreeMap<String, u64>,
@@ -86,6 +87,7 @@ impl Process {
             wall: START,
             monotonic: UPTIME,
             log: Vec::new(),
+            log_level: 2,
             chance: 1,
             calls: BTreeMap::new(),
             deaths: BTreeMap::new(),
@@ -113,6 +115,11 @@ impl Process {
     /// Sets the date, as NTP may at any moment, without moving monotonic time.
     pub fn set_wall_clock(&self, since_epoch: Duration) {
         self.shared.borrow_mut().wall = u64::try_from(since_epoch.as_nanos()).expect("less than 584 years");
+    }
+
+    /// Sets the level of Envoy's log, as the ABI numbers it: 0 is trace, 2 info, 5 critical.
+    pub fn set_log_level(&self, level: u32) {
+        self.shared.borrow_mut().log_level = level;
     }
 
     pub fn seed(&self, seed: u64) {

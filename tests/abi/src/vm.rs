@@ -182,6 +182,10 @@ impl Vm {
         self.store.data()
     }
 
+    pub fn memory(&self) -> usize {
+        self.state().memory.map_or(0, |memory| memory.data_size(&self.store))
+    }
+
     pub fn state_mut(&mut self) -> &mut VmState {
         self.store.data_mut()
     }

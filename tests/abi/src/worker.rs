@@ -137,6 +137,11 @@ impl Worker {
         self.vm.borrow().fuel_used
     }
 
+    /// The bytes of memory that the VM has taken.
+    pub fn memory(&self) -> usize {
+        self.vm.borrow().memory()
+    }
+
     /// Sets what one callback may burn before it is taken for one that never returns.
     pub fn limit_fuel(&self, fuel: u64) {
         self.vm.borrow_mut().fuel_limit = fuel;

@@ -9,14 +9,15 @@ use crate::vm::VmState;
 
 type Host<'a> = Caller<'a, VmState>;
 
-const INFO: u32 = 2;
-
 pub fn add(linker: &mut Linker<VmState>) -> Result<()> {
     linker.func_wrap("env", "proxy_log", |caller: Host, level: u32, data: u32, size: u32| {
         host(caller, "proxy_log", |call| log(call, level, data, size))
     })?;
     linker.func_wrap("env", "proxy_get_log_level", |caller: Host, at: u32| {
-        host(caller, "proxy_get_log_level", |call| Ok(call.write_number(at, INFO)?))
+        host(caller, "proxy_get_log_level", |call| {
+            let level = call.shared(|shared| shared.log_level);
+            Ok(call.write_number(at, level)?)
+        })
     })?;
     linker.func_wrap("env", "proxy_get_current_time_nanoseconds", |caller: Host, at: u32| {
         host(caller, "proxy_get_current_time_nanoseconds", |call| {

@@ -11,4 +11,6 @@ mod refusals;
 mod request;
 mod roots;
 mod routing;
+mod scale;
 mod setup;
+mod split;
