@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use model_server::client::rest;
 use serde_json::Value;
 
@@ -80,14 +80,41 @@ impl Admin {
     ///
     /// When there is no such cluster.
     pub async fn healthy_hosts(self, cluster: &str) -> Result<(usize, usize)> {
-        let clusters = self.json("/clusters?format=json").await?;
-        let mut all = clusters["cluster_statuses"].as_array().into_iter().flatten();
-        let found = all.find(|status| status["name"] == cluster);
-        let hosts = found.with_context(|| format!("no cluster {cluster}"))?["host_statuses"].as_array();
-        let hosts = hosts.map_or(&[][..], Vec::as_slice);
-        let failed = |host: &&Value| host["health_status"]["failed_active_health_check"] == true;
-        Ok((hosts.len() - hosts.iter().filter(failed).count(), hosts.len()))
+        let clusters = self.clusters().await?;
+        let found = clusters.iter().find(|status| status["name"] == cluster);
+        let hosts = hosts(found.with_context(|| format!("no cluster {cluster}"))?);
+        Ok((hosts.iter().filter(|host| !has_failed(host)).count(), hosts.len()))
     }
+
+    /// The cluster and the address of every host that fails its health check, or has not passed one yet.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer.
+    pub async fn unhealthy_hosts(self) -> Result<Vec<String>> {
+        let clusters = self.clusters().await?;
+        let failed = clusters.iter().flat_map(|status| {
+            let failed = hosts(status).iter().filter(|host| has_failed(host));
+            failed.map(|host| format!("{} {}", status["name"], host["address"]))
+        });
+        Ok(failed.collect())
+    }
+
+    async fn clusters(self) -> Result<Vec<Value>> {
+        let mut clusters = self.json("/clusters?format=json").await?;
+        match clusters["cluster_statuses"].take() {
+            Value::Array(clusters) => Ok(clusters),
+            other => bail!("/clusters: found {other}, wanted a list of clusters"),
+        }
+    }
+}
+
+fn hosts(cluster: &Value) -> &[Value] {
+    cluster["host_statuses"].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn has_failed(host: &Value) -> bool {
+    host["health_status"]["failed_active_health_check"] == true
 }
 
 /// One line of a Prometheus scrape.

@@ -139,6 +139,18 @@ impl Envoy {
         Ok((accepted, rejected))
     }
 
+    /// Waits until every host of every cluster passes its health check.
+    ///
+    /// # Errors
+    ///
+    /// When one does not within the deadline.
+    pub async fn wait_until_healthy(&self) -> Result<()> {
+        until("all hosts to be healthy", || async {
+            Ok(self.admin.unhealthy_hosts().await?.is_empty().then_some(()))
+        })
+        .await
+    }
+
     /// Waits until some host of a cluster passes its health check.
     ///
     /// # Errors

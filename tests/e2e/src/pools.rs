@@ -1,11 +1,11 @@
-//! The two pools of the quickstart, played by the native model server.
+//! The two pools of the shipped scenarios, played by the native model server.
 
 use anyhow::Result;
 use model_server::{Server, ServerConfig};
 
-use crate::{Envoy, Scenario};
+use crate::Scenario;
 
-/// The model that the quickstart's pools serve.
+/// The model that the pools serve.
 pub const MODEL: &str = "resnet";
 
 /// `v1` stands for the host tfs-v1: version 1 of resnet (y = 0.5x + 2), which its label `stable` names.
@@ -32,7 +32,16 @@ impl Pools {
     ///
     /// When the shipped files or the tools are not as expected.
     pub fn quickstart(&self) -> Result<Scenario> {
-        Ok(Scenario::quickstart()?.host("tfs-v1", self.v1.grpc_addr(), self.v1.rest_addr()).host(
+        self.shipped("quickstart")
+    }
+
+    /// The scenario of a folder of `envoy/` in front of these pools.
+    ///
+    /// # Errors
+    ///
+    /// When the shipped files or the tools are not as expected.
+    pub fn shipped(&self, folder: &str) -> Result<Scenario> {
+        Ok(Scenario::shipped(folder)?.host("tfs-v1", self.v1.grpc_addr(), self.v1.rest_addr()).host(
             "tfs-v2",
             self.v2.grpc_addr(),
             self.v2.rest_addr(),
@@ -42,17 +51,5 @@ impl Pools {
     /// How many inferences each pool has executed.
     pub fn executed(&self) -> (u64, u64) {
         (self.v1.counts().total(), self.v2.counts().total())
-    }
-
-    /// Waits until Envoy has found both pools healthy.
-    ///
-    /// # Errors
-    ///
-    /// When it does not within the deadline.
-    pub async fn wait_until_healthy(&self, envoy: &Envoy) -> Result<()> {
-        for cluster in ["tfs-v1", "tfs-v2", "tfs-v1-rest", "tfs-v2-rest"] {
-            envoy.wait_for_healthy(cluster).await?;
-        }
-        Ok(())
     }
 }

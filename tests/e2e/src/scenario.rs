@@ -24,13 +24,13 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// The scenario of `envoy/quickstart`, with the built filter.
+    /// The scenario of a folder of `envoy/`, such as `quickstart`, with the built filter.
     ///
     /// # Errors
     ///
     /// When a file is not as expected, or `PREDICTGATE_ENVOY` or `PREDICTGATE_WASM` names none.
-    pub fn quickstart() -> Result<Self> {
-        let directory = tools::root().join("envoy/quickstart");
+    pub fn shipped(folder: &str) -> Result<Self> {
+        let directory = tools::root().join("envoy").join(folder);
         let mut plugin = PluginFile::load(&directory.join("predictgate.yaml"))?;
         plugin.use_module(&tools::wasm()?);
         let bootstrap = read_yaml(&directory.join("envoy.yaml"))?;

@@ -107,7 +107,7 @@ impl Stage {
 
 /// The quickstart, and a model `nightly` that no server has: it is rewritten to what `resnet` calls `canary`.
 async fn start_envoy(servers: &TensorFlow) -> Result<Envoy> {
-    let scenario = Scenario::quickstart()?.reconfigured(|configuration| {
+    let scenario = Scenario::shipped("quickstart")?.reconfigured(|configuration| {
         let rewrite = json!({ "model": "resnet", "label": "canary" });
         let canary = json!({ "cluster": "tfs-v2", "headers": { "x-model-pool": "v2" }, "rewrite": rewrite });
         let routes = json!([{ "split": [{ "target": "canary" }] }]);

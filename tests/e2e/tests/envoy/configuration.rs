@@ -118,7 +118,7 @@ async fn a_cold_start_with_a_bad_configuration_refuses_everything_until_a_good_o
     let pools = Pools::start().await.unwrap();
     let good = pools.quickstart().unwrap().plugin;
     let envoy = pools.quickstart().unwrap().configured(BAD).start().await.unwrap();
-    pools.wait_until_healthy(&envoy).await.unwrap();
+    envoy.wait_until_healthy().await.unwrap();
     let mut stage = Stage { pools, envoy };
     assert_eq!(stage.envoy.judged().await.unwrap(), (0, 1));
 

@@ -108,7 +108,7 @@ async fn rise(change: impl FnOnce(Scenario) -> Scenario) -> Memory {
     let dam = Dam::before(pools.v1.grpc_addr()).await;
     let scenario = pools.quickstart().unwrap().host("tfs-v1", dam.addr, pools.v1.rest_addr());
     let envoy = Arc::new(change(scenario.bootstrap(small)).start().await.unwrap());
-    pools.wait_until_healthy(&envoy).await.unwrap();
+    envoy.wait_until_healthy().await.unwrap();
     // One request makes what is made once.
     let client = model_server::client::Client::connect(envoy.addr).await.unwrap();
     let reply = client.predict(&predict_request(MODEL, Asked::Version(1), &X)).await.unwrap();

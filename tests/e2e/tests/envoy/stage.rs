@@ -1,4 +1,4 @@
-//! What a test stands on: the quickstart with both of its pools.
+//! What a test stands on: a shipped scenario, mostly the quickstart, with both of its pools.
 
 use anyhow::Result;
 use model_server::client::raw::Raw;
@@ -27,9 +27,14 @@ impl Stage {
 
     /// The quickstart with a change.
     pub async fn with(change: impl FnOnce(Scenario) -> Result<Scenario>) -> Self {
+        Self::shipped("quickstart", change).await
+    }
+
+    /// The scenario of a folder of `envoy/`, with a change.
+    pub async fn shipped(folder: &str, change: impl FnOnce(Scenario) -> Result<Scenario>) -> Self {
         let pools = Pools::start().await.unwrap();
-        let envoy = change(pools.quickstart().unwrap()).unwrap().start().await.unwrap();
-        pools.wait_until_healthy(&envoy).await.unwrap();
+        let envoy = change(pools.shipped(folder).unwrap()).unwrap().start().await.unwrap();
+        envoy.wait_until_healthy().await.unwrap();
         Self { pools, envoy }
     }
 

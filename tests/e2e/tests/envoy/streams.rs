@@ -48,7 +48,7 @@ async fn requests_that_interleave_on_one_connection_are_answered_each_by_its_own
         }
     });
     let envoy = scenario.unwrap().start().await.unwrap();
-    pools.wait_until_healthy(&envoy).await.unwrap();
+    envoy.wait_until_healthy().await.unwrap();
     let stage = Stage { pools, envoy };
     // Once the filter knows that Envoy holds headers, many may wait at once.
     stage.assert_alive().await;

@@ -42,7 +42,7 @@ impl Backend {
     pub fn quickstart(&self) -> Result<Scenario> {
         match self {
             Self::Native(pools) => pools.quickstart(),
-            Self::TensorFlow(servers) => Ok(Scenario::quickstart()?
+            Self::TensorFlow(servers) => Ok(Scenario::shipped("quickstart")?
                 .host(POOLS[0], servers.v1.grpc, servers.v1.rest)
                 .host(POOLS[1], servers.v2.grpc, servers.v2.rest)),
         }
