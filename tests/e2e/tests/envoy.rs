@@ -4,11 +4,14 @@
 //! numbers of the answers (version 1 computes 0.5x + 2, version 2 computes 0.5x + 3).
 
 mod envoy {
+    mod native;
+    mod relay;
     mod stage;
     mod wire;
 
     mod bodies;
     mod cancellation;
+    mod choose_by;
     mod compose;
     mod compression;
     mod configuration;
@@ -17,6 +20,7 @@ mod envoy {
     mod grpc;
     mod hold;
     mod hostile;
+    mod keys;
     mod late;
     mod memory;
     mod metadata;
