@@ -220,11 +220,7 @@ fn point(step: usize) -> u64 {
 /// log2(1 + step / 256), times 2^56.
 static LOG2: [u64; STEPS + 1] = log2_table();
 
-#[expect(
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    reason = "it runs when the library is compiled"
-)]
+#[expect(clippy::indexing_slicing, reason = "it runs when the library is compiled")]
 const fn log2_table() -> [u64; STEPS + 1] {
     let mut table = [0; STEPS + 1];
     let mut step = 0;
