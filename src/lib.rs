@@ -22,5 +22,6 @@ pub mod rng;
 pub mod route;
 pub mod split;
 pub mod store;
+pub mod tally;
 pub mod units;
 pub mod verdict;
