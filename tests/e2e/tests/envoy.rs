@@ -4,6 +4,7 @@
 //! numbers of the answers (version 1 computes 0.5x + 2, version 2 computes 0.5x + 3).
 
 mod envoy {
+    mod certificates;
     mod native;
     mod relay;
     mod stage;

@@ -7,6 +7,7 @@ use model_server::client::{Asked, Client, predict_request, rest};
 use predictgate_e2e::pools::MODEL;
 use serde_json::{Value, json};
 
+use super::certificates::{Authority, dns, uri};
 use super::native::{Caller, Native};
 use super::relay::Relay;
 use super::stage::{BY_V1, BY_V2, Stage, X, instances};
@@ -172,5 +173,58 @@ async fn behind_a_trusted_hop_the_address_that_it_saw_counts() {
             let target = post(stage.envoy.addr, &[("x-forwarded-for", forwarded.as_bytes())]).await;
             assert_eq!(target, native.target(&caller), "{forwarded}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_binds_by_its_first_uri_or_else_its_first_dns_name() {
+    let authority = Authority::new();
+    let stage = Stage::with(|scenario| {
+        let scenario = scenario.bootstrap(|bootstrap| authority.guard(bootstrap));
+        scenario.reconfigured(sticky_by(json!(["peer_san"])))
+    });
+    let stage = stage.await;
+    let native = Native::of(stage.envoy.plugin());
+    let mut seen = Vec::new();
+    for n in 0..5 {
+        let (spiffe, name) = (format!("spiffe://lab/client-{n}"), format!("client-{n}.lab"));
+        let cases = [
+            (vec![dns(&name), uri(&spiffe), uri("spiffe://lab/second")], &spiffe),
+            (vec![dns(&name), dns("second.lab")], &name),
+        ];
+        for (names, san) in cases {
+            let caller = Caller { peer_san: Some(san.clone()), ..Caller::default() };
+            // Another certificate with the same name is the same caller.
+            for _ in 0..2 {
+                let relay = Relay::over_tls(authority.caller(names.clone()), stage.envoy.addr).await;
+                let client = Client::connect(relay.addr).await.unwrap();
+                for _ in 0..2 {
+                    assert_eq!(call(&client).await, native.target(&caller), "{san}");
+                }
+            }
+            seen.push(native.target(&caller));
+        }
+    }
+    assert!(["v1", "v2"].iter().all(|target| seen.iter().any(|it| it == target)));
+
+    let executed = stage.executed();
+    let impostor = authority.impostor(vec![uri("spiffe://lab/client-0")]);
+    let relay = Relay::over_tls(impostor, stage.envoy.addr).await;
+    // Envoy cuts the connection, sooner or later than the caller begins to use it.
+    let reached = async {
+        let client = Client::connect(relay.addr).await?;
+        client.predict(&predict_request(MODEL, Asked::Latest, &X)).await
+    };
+    reached.await.unwrap_err();
+    assert_eq!(stage.executed(), executed);
+
+    for unnamed in [authority.stranger(), authority.caller(Vec::new())] {
+        let relay = Relay::over_tls(unnamed, stage.envoy.addr).await;
+        let client = Client::connect(relay.addr).await.unwrap();
+        let mut targets = Vec::new();
+        for _ in 0..100 {
+            targets.push(call(&client).await);
+        }
+        assert_dealt_by_chance(&targets);
     }
 }
