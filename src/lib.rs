@@ -3,6 +3,7 @@
 //! The library turns plain values into a verdict and does nothing else: it does no I/O, reads no clock and
 //! calls no host, so the same code runs in the filter, in tests, in simulations and under fuzzers.
 
+pub mod arena;
 pub mod call;
 pub mod config;
 pub mod exchange;
@@ -20,6 +21,7 @@ pub mod policy;
 pub mod rate_limit;
 pub mod rng;
 pub mod route;
+pub mod siphash;
 pub mod split;
 pub mod store;
 pub mod tally;
