@@ -90,6 +90,26 @@ impl Envoy {
         self.admin.listener(name).await
     }
 
+    /// How many workers serve.
+    pub fn workers(&self) -> u32 {
+        self.files.concurrency
+    }
+
+    /// How many connections of callers each worker has taken since Envoy started.
+    ///
+    /// # Errors
+    ///
+    /// When Envoy does not answer.
+    pub async fn connections_by_worker(&self) -> Result<Vec<u64>> {
+        // The address is the one that was asked for, which here every listener has; only callers use one.
+        let stats = self.admin.get("/stats?filter=^listener\\.127.*worker_.*downstream_cx_total").await?;
+        let count = |line: &str| {
+            let (name, count) = line.split_once(": ")?;
+            name.contains(".worker_").then(|| count.parse().ok())?
+        };
+        stats.lines().map(|line| count(line).with_context(|| format!("{line} is no count"))).collect()
+    }
+
     /// The plugin file that Envoy has been given last.
     pub fn plugin(&self) -> &PluginFile {
         &self.files.plugin

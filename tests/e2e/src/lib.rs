@@ -10,8 +10,10 @@ pub mod pools;
 pub mod process;
 pub mod refusal;
 pub mod scenario;
+pub mod share;
 pub mod tensorflow;
 pub mod tools;
+pub mod users;
 pub mod wait;
 
 pub use envoy::{Envoy, Update};
