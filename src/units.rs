@@ -61,8 +61,8 @@ impl Share {
     pub const WHOLE: Self = Self(1_000_000);
 
     /// At most the whole.
-    pub fn from_millionths(millionths: u32) -> Self {
-        Self(millionths).min(Self::WHOLE)
+    pub const fn from_millionths(millionths: u32) -> Self {
+        if millionths < Self::WHOLE.0 { Self(millionths) } else { Self::WHOLE }
     }
 
     pub const fn from_percent(percent: u8) -> Self {

@@ -1,7 +1,17 @@
 //! The guard of a canary: when a bad version is rolled back.
+//!
+//! Three rules judge the guarded target: failures in a row, at once; and over a window the share of bad answers and
+//! the latency, each against the baseline's in the same window, so that what befalls both accuses neither.
+//! The window is judged once per closed sixth, so there are `86,400 s / (window / 6)` judgements a day of each kind:
+//! 8,640 for 60 s. A judgement goes wrong with a chance of at most `1 - confidence` for a canary that is exactly as
+//! much worse as is tolerated; for one that is as good as its baseline the margin makes it far less likely, and
+//! `tests/laws_health.rs` computes how much.
+
+#![deny(clippy::arithmetic_side_effects)]
 
 use std::time::Duration;
 
+use crate::tally::{Counts, increased, slower};
 use crate::units::{Factor, Mode, Share, TargetId};
 
 /// The operator's settings of one guard.
@@ -32,4 +42,109 @@ pub enum OnEjection {
     #[default]
     Trip,
     Ignore,
+}
+
+/// The rule that trips.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    ConsecutiveFailures,
+    FailureIncrease,
+    Latency,
+    /// Outlier detection ejected the target.
+    Ejection,
+}
+
+impl Cause {
+    pub const ALL: [Self; 4] =
+        [Self::ConsecutiveFailures, Self::FailureIncrease, Self::Latency, Self::Ejection];
+
+    /// As metrics and logs have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ConsecutiveFailures => "consecutive_failures",
+            Self::FailureIncrease => "failure_increase",
+            Self::Latency => "latency",
+            Self::Ejection => "ejection",
+        }
+    }
+}
+
+impl Guard {
+    /// Whether the canary's window trips the guard. Without baseline traffic it never does.
+    pub fn judge(&self, canary: &Counts, baseline: &Counts) -> Option<Cause> {
+        if canary.requests < self.min_requests || baseline.is_empty() {
+            return None;
+        }
+        let (margin, confidence) = (self.max_failure_increase, self.confidence);
+        if increased(canary.proportion(), baseline.proportion(), margin, confidence) {
+            return Some(Cause::FailureIncrease);
+        }
+        let ratio = self.max_latency_ratio;
+        let is_slow = ratio != Factor::default()
+            && slower(&canary.latencies, &baseline.latencies, ratio, self.latency_quantile, confidence);
+        is_slow.then_some(Cause::Latency)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn guard() -> Guard {
+        Guard {
+            target: TargetId(1),
+            baseline: TargetId(0),
+            window: Duration::from_secs(60),
+            min_requests: 50,
+            consecutive_failures: 20,
+            max_failure_increase: Share::from_percent(2),
+            confidence: Share::from_millionths(999_000),
+            max_latency_ratio: Factor::from_thousandths(2000),
+            latency_quantile: Share::from_percent(95),
+            on_ejection: OnEjection::Trip,
+            epoch: 1,
+            mode: Mode::Enforce,
+        }
+    }
+
+    fn counts(bad: u32, requests: u32, millis: u64) -> Counts {
+        let mut counts = Counts { requests, bad, ..Counts::NONE };
+        for _ in bad..requests {
+            counts.latencies.add(Duration::from_millis(millis));
+        }
+        counts
+    }
+
+    #[track_caller]
+    fn check(canary: &Counts, baseline: &Counts, expected: Option<Cause>) {
+        assert_eq!(guard().judge(canary, baseline), expected);
+    }
+
+    #[test]
+    fn a_canary_that_fails_more_trips() {
+        check(&counts(20, 100, 10), &counts(19, 1900, 10), Some(Cause::FailureIncrease));
+        check(&counts(2, 100, 10), &counts(19, 1900, 10), None);
+    }
+
+    #[test]
+    fn what_befalls_both_trips_nothing() {
+        check(&counts(60, 100, 10), &counts(1140, 1900, 10), None);
+        check(&counts(0, 100, 900), &counts(0, 1900, 900), None);
+    }
+
+    #[test]
+    fn a_slow_canary_trips() {
+        check(&counts(0, 100, 30), &counts(0, 1900, 10), Some(Cause::Latency));
+        check(&counts(0, 100, 19), &counts(0, 1900, 10), None);
+        let off = Guard { max_latency_ratio: Factor::default(), ..guard() };
+        assert_eq!(off.judge(&counts(0, 100, 30), &counts(0, 1900, 10)), None);
+    }
+
+    #[test]
+    fn few_requests_and_a_silent_baseline_judge_nothing() {
+        check(&counts(49, 49, 10), &counts(0, 1900, 10), None);
+        check(&counts(100, 100, 10), &counts(0, 0, 10), None);
+    }
 }

@@ -1,8 +1,18 @@
 //! Outlier detection: when a target of a model stops, and resumes, taking traffic.
+//!
+//! Four rules judge a target: failures in a row, at once; and over a window the share of failures, the success rate
+//! against that of the split's other targets, and the latency against theirs. [`Ejection`] is what follows.
+
+#![deny(clippy::arithmetic_side_effects)]
+
+mod ejection;
 
 use std::time::Duration;
 
+use crate::tally::{Counts, Proportion, increased, slower};
 use crate::units::{Factor, Mode, Share};
+
+pub use ejection::{Ejection, TRIAL_EXPIRES};
 
 /// The operator's settings, named as in Envoy's `outlier_detection`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,4 +38,186 @@ pub struct OutlierDetection {
     pub recovery_steps: Vec<Share>,
     pub recovery_step_time: Duration,
     pub mode: Mode,
+}
+
+/// The rule that ejects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    ConsecutiveFailures,
+    FailurePercentage,
+    SuccessRate,
+    Latency,
+}
+
+impl Cause {
+    /// As metrics and logs have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ConsecutiveFailures => "consecutive_failures",
+            Self::FailurePercentage => "failure_percentage",
+            Self::SuccessRate => "success_rate",
+            Self::Latency => "latency",
+        }
+    }
+}
+
+/// How sure a comparison with other targets must be, beside what the operator asks of it: of few targets and few
+/// requests one is always the worst.
+const CONFIDENCE: Share = Share::from_millionths(999_000);
+
+const MEDIAN: Share = Share::from_percent(50);
+
+/// Fewer targets have no outlier among their success rates.
+const FEWEST_TO_COMPARE: usize = 3;
+
+impl OutlierDetection {
+    /// Whether more than the target's own failures is asked for.
+    pub fn compares(&self) -> bool {
+        self.success_rate_stdev_factor != Factor::default() || self.latency_ratio != Factor::default()
+    }
+
+    /// Whether the target's own failures in a window eject it.
+    pub fn fails_too_often(&self, own: &Counts) -> bool {
+        let threshold = u64::from(self.failure_percentage_threshold.millionths());
+        let whole = u64::from(Share::WHOLE.millionths());
+        0 < threshold
+            && self.request_volume <= own.requests
+            && u64::from(own.requests).saturating_mul(threshold) <= u64::from(own.bad).saturating_mul(whole)
+    }
+
+    /// Whether the target is an outlier in a window of its split, of which `others` are the other targets.
+    pub fn stands_out(&self, own: &Counts, others: &[&Counts]) -> Option<Cause> {
+        if own.requests < self.request_volume {
+            return None;
+        }
+        let others: Vec<_> =
+            others.iter().copied().filter(|other| self.request_volume <= other.requests).collect();
+        if self.succeeds_less(own, &others) {
+            return Some(Cause::SuccessRate);
+        }
+        self.takes_longer(own, &others).then_some(Cause::Latency)
+    }
+
+    /// As Envoy's: below the mean of the success rates by more than a multiple of their standard deviation. Of n
+    /// targets none is further below than sqrt(n - 1) standard deviations, so a larger factor never ejects.
+    fn succeeds_less(&self, own: &Counts, others: &[&Counts]) -> bool {
+        let factor = self.success_rate_stdev_factor;
+        if factor == Factor::default() || others.len().saturating_add(1) < FEWEST_TO_COMPARE {
+            return false;
+        }
+        let rate = |counts: &Counts| 1.0 - f64::from(counts.bad) / f64::from(counts.requests);
+        let all = || others.iter().copied().chain([own]).map(rate);
+        let number = f64::from(u32::try_from(others.len().saturating_add(1)).unwrap_or(u32::MAX));
+        let mean = all().sum::<f64>() / number;
+        let variance = all().map(|rate| (rate - mean).powi(2)).sum::<f64>() / number;
+        if mean - f64::from(factor.thousandths()) / 1000.0 * variance.sqrt() <= rate(own) {
+            return false;
+        }
+        let pooled = others.iter().fold(Proportion::default(), |sum, other| Proportion {
+            bad: sum.bad.saturating_add(other.bad),
+            of: sum.of.saturating_add(other.requests),
+        });
+        increased(own.proportion(), pooled, Share::NONE, CONFIDENCE)
+    }
+
+    /// Against the other target whose median is the median of theirs, the slower one of two.
+    fn takes_longer(&self, own: &Counts, others: &[&Counts]) -> bool {
+        if self.latency_ratio == Factor::default() {
+            return false;
+        }
+        let median = |counts: &&&Counts| counts.latencies.quantile(MEDIAN);
+        let mut others: Vec<_> = others.iter().filter(|other| median(other).is_some()).collect();
+        others.sort_by_key(median);
+        let middle = others.get(others.len() / 2);
+        middle.is_some_and(|other| {
+            slower(&own.latencies, &other.latencies, self.latency_ratio, MEDIAN, CONFIDENCE)
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows stops")]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    pub fn policy() -> OutlierDetection {
+        OutlierDetection {
+            consecutive_failures: 5,
+            failure_percentage_threshold: Share::from_percent(50),
+            request_volume: 20,
+            interval: Duration::from_secs(10),
+            success_rate_stdev_factor: Factor::from_thousandths(1000),
+            latency_ratio: Factor::from_thousandths(2000),
+            min_clients: 1,
+            base_ejection_time: Duration::from_secs(30),
+            max_ejection_time: Duration::from_secs(120),
+            max_ejection_time_jitter: Duration::ZERO,
+            max_ejection_percent: Share::from_percent(50),
+            recovery_steps: [10, 25, 50, 100].map(Share::from_percent).to_vec(),
+            recovery_step_time: Duration::from_secs(5),
+            mode: Mode::Enforce,
+        }
+    }
+
+    /// So many bad ones of so many requests, of which the good ones took so many milliseconds.
+    fn counts(bad: u32, requests: u32, millis: u64) -> Counts {
+        let mut counts = Counts { requests, bad, ..Counts::NONE };
+        for _ in bad..requests {
+            counts.latencies.add(Duration::from_millis(millis));
+        }
+        counts
+    }
+
+    #[test]
+    fn the_share_of_failures_ejects_from_the_threshold_and_the_volume_on() {
+        let check = |bad, requests, expected| {
+            assert_eq!(policy().fails_too_often(&counts(bad, requests, 1)), expected, "{bad} of {requests}");
+        };
+        check(10, 20, true);
+        check(9, 20, false);
+        check(19, 19, false);
+        check(4_000_000_000, 4_000_000_000, true);
+        let off = OutlierDetection { failure_percentage_threshold: Share::NONE, ..policy() };
+        assert!(!off.fails_too_often(&counts(20, 20, 1)));
+    }
+
+    #[track_caller]
+    fn check(own: &Counts, others: &[Counts], expected: Option<Cause>) {
+        let others: Vec<_> = others.iter().collect();
+        assert_eq!(policy().stands_out(own, &others), expected);
+    }
+
+    #[test]
+    fn the_one_that_fails_most_is_an_outlier_when_that_is_no_chance() {
+        let good = || counts(10, 1000, 10);
+        check(&counts(100, 1000, 10), &[good(), good()], Some(Cause::SuccessRate));
+        check(&counts(12, 1000, 10), &[good(), good()], None);
+        check(&good(), &[good(), counts(100, 1000, 10)], None);
+    }
+
+    #[test]
+    fn two_targets_have_no_outlier_of_success() {
+        check(&counts(100, 1000, 10), &[counts(10, 1000, 10)], None);
+        check(&counts(100, 1000, 10), &[counts(10, 1000, 10), counts(0, 19, 10)], None);
+    }
+
+    #[test]
+    fn the_slow_one_of_two_is_an_outlier() {
+        check(&counts(0, 100, 50), &[counts(0, 100, 10)], Some(Cause::Latency));
+        check(&counts(0, 100, 10), &[counts(0, 100, 50)], None);
+        check(&counts(0, 100, 19), &[counts(0, 100, 10)], None);
+        check(&counts(0, 19, 50), &[counts(0, 100, 10)], None);
+    }
+
+    #[test]
+    fn of_several_others_their_median_counts() {
+        check(
+            &counts(0, 100, 50),
+            &[counts(0, 100, 10), counts(0, 100, 9), counts(0, 100, 90)],
+            Some(Cause::Latency),
+        );
+        check(&counts(0, 100, 50), &[counts(0, 100, 10), counts(0, 100, 40), counts(0, 100, 90)], None);
+    }
 }
