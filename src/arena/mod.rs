@@ -181,7 +181,7 @@ impl Arena {
     }
 
     fn is_due(&self, touched: Instant, now: Instant) -> bool {
-        now.since(touched) >= self.stale_after / 8
+        now.since(touched).saturating_mul(8) >= self.stale_after
     }
 
     fn count_conflict(&self) {

@@ -60,7 +60,7 @@ impl World {
 /// What the code of a worker has in its hands: the shared store, the clock, chance, and its own place.
 pub struct Host<'a> {
     world: &'a World,
-    yielder: &'a Yielder<(), ()>,
+    yielder: &'a Yielder<(), Instant>,
     worker: usize,
     root: u32,
 }
@@ -68,10 +68,14 @@ pub struct Host<'a> {
 impl Host<'_> {
     /// Lets others go on; the worker may die here.
     pub fn pause(&self) {
-        self.yielder.suspend(());
+        self.yielder.suspend(self.now());
     }
 
-    #[expect(dead_code, reason = "counters need no clock; limits and windows do")]
+    /// Lets others go on for so long at least; the worker may die here.
+    pub fn wait(&self, duration: Duration) {
+        self.yielder.suspend(self.now().after(duration));
+    }
+
     pub fn now(&self) -> Instant {
         self.world.now.get()
     }
@@ -111,11 +115,15 @@ pub type Life = Rc<dyn Fn(&Host<'_>)>;
 
 struct Root {
     worker: usize,
-    coroutine: Coroutine<(), (), ()>,
+    coroutine: Coroutine<(), Instant, ()>,
     asleep: usize,
+    waits_until: Instant,
 }
 
 const LONGEST_DELAY: usize = 64;
+
+/// What a call of the host takes, about.
+const STEP: Duration = Duration::from_micros(1);
 
 /// Runs `workers` lives to their ends on one store.
 pub fn simulate(seed: u64, workers: usize, faults: Faults, store: Box<dyn SharedStore>, life: &Life) {
@@ -129,17 +137,22 @@ pub fn simulate(seed: u64, workers: usize, faults: Faults, store: Box<dyn Shared
     let start = |worker: usize| {
         let root = world.newest.borrow()[worker];
         let (world, life) = (Rc::clone(&world), Rc::clone(life));
-        let coroutine = Coroutine::new(move |yielder: &Yielder<(), ()>, ()| {
+        let coroutine = Coroutine::new(move |yielder: &Yielder<(), Instant>, ()| {
             life(&Host { world: &world, yielder, worker, root });
         });
-        Root { worker, coroutine, asleep: 0 }
+        Root { worker, coroutine, asleep: 0, waits_until: Instant::default() }
     };
     let mut roots: Vec<_> = (0..workers).map(&start).collect();
     // Each death and each update starts a life anew, so their number decides when the run ends.
     let (mut deaths, mut updates) = (2 * workers, 2 * workers);
     while !roots.is_empty() {
-        world.now.set(world.now.get().after(Duration::from_micros(1)));
-        let chosen = world.below(roots.len());
+        // Time goes on by itself, and at once to the first that has something to do when all wait.
+        let earliest = roots.iter().map(|root| root.waits_until).min().expect("a root is left");
+        world.now.set(world.now.get().after(STEP).max(earliest));
+        let is_ready = |root: &Root| root.waits_until <= world.now.get();
+        let ready = world.below(roots.iter().filter(|root| is_ready(root)).count());
+        let chosen =
+            (0..roots.len()).filter(|at| is_ready(&roots[*at])).nth(ready).expect("as many are ready");
         let worker = roots[chosen].worker;
         if roots[chosen].asleep > 0 {
             roots[chosen].asleep -= 1;
@@ -154,8 +167,11 @@ pub fn simulate(seed: u64, workers: usize, faults: Faults, store: Box<dyn Shared
             updates -= 1;
             world.newest.borrow_mut()[worker] += 1;
             roots.push(start(worker));
-        } else if let CoroutineResult::Return(()) = roots[chosen].coroutine.resume(()) {
-            roots.swap_remove(chosen);
+        } else {
+            match roots[chosen].coroutine.resume(()) {
+                CoroutineResult::Yield(waits_until) => roots[chosen].waits_until = waits_until,
+                CoroutineResult::Return(()) => _ = roots.swap_remove(chosen),
+            }
         }
     }
 }
