@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize as _;
@@ -83,6 +84,29 @@ pub fn build(root: &Path, folder: &str, faults: &mut Vec<Fault>) -> Vec<Object> 
     objects
 }
 
+/// Lets kustomize itself build a folder; it gives the same objects.
+pub fn compare(program: &Path, root: &Path, folder: &str, faults: &mut Vec<Fault>) -> Result<()> {
+    let output = Command::new(program).arg("build").arg(root.join(folder)).output();
+    let output = output.with_context(|| format!("cannot run {}", program.display()))?;
+    let file = join(folder, FILE);
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        faults.push(Fault::new(file, format!("kustomize: {}", said.trim())));
+        return Ok(());
+    }
+    let built = parse(&String::from_utf8_lossy(&output.stdout)).context("what kustomize has built")?;
+    // What is wrong with the files has been said before.
+    let read = build(root, folder, &mut Vec::new());
+    let sorted = |mut values: Vec<Value>| {
+        values.sort_by_key(Value::to_string);
+        values
+    };
+    if sorted(built) != sorted(read.into_iter().map(|object| object.value).collect()) {
+        faults.push(Fault::new(file, "kustomize builds other objects than this check reads"));
+    }
+    Ok(())
+}
+
 fn resources(root: &Path, path: &str, named_in: &str, faults: &mut Vec<Fault>) -> Vec<Object> {
     if root.join(path).is_dir() {
         return build(root, path, faults);
@@ -113,9 +137,12 @@ fn apply(patch: &Value, objects: &mut Vec<Object>) -> Result<(), String> {
 }
 
 fn documents(path: &Path) -> Result<Vec<Value>> {
-    let read = fs::read_to_string(path).context("cannot read it")?;
+    parse(&fs::read_to_string(path).context("cannot read it")?)
+}
+
+fn parse(text: &str) -> Result<Vec<Value>> {
     let mut documents = Vec::new();
-    for document in yaml_serde::Deserializer::from_str(&read) {
+    for document in yaml_serde::Deserializer::from_str(text) {
         // By way of YAML's own value, which refuses a key that stands twice.
         let value = yaml_serde::Value::deserialize(document).context("not YAML")?;
         documents.push(serde_json::to_value(value).context("not an object")?);

@@ -13,8 +13,9 @@ mod relations;
 mod schema;
 mod typed;
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -22,17 +23,17 @@ use crate::metrics::Metrics;
 use crate::object::Object;
 use crate::schema::Schemas;
 
-/// What is checked, and against what.
+/// What the manifests are checked against.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    /// The folder with the kustomizations.
-    pub manifests: PathBuf,
     /// The filter's sources, which name its metrics.
     pub filter: PathBuf,
     /// The `envoy.yaml` whose `stats_tags` are the labels of the filter's metrics.
     pub bootstrap: PathBuf,
-    /// A folder of CustomResourceDefinitions as YAML.
+    /// A folder of CustomResourceDefinitions as YAML. Without it their schemas and rules are left out.
     pub definitions: Option<PathBuf>,
+    /// The program kustomize. Without it nobody sees whether it builds what is checked here.
+    pub kustomize: Option<PathBuf>,
 }
 
 /// What is applied together, by folders. Each is checked as a whole.
@@ -59,6 +60,8 @@ pub struct Report {
     pub schemas: usize,
     /// Rules in CEL that were evaluated.
     pub rules: usize,
+    /// Folders that kustomize built as they are read here.
+    pub built: usize,
     pub faults: Vec<Fault>,
 }
 
@@ -87,49 +90,74 @@ impl fmt::Display for Report {
         for fault in &self.faults {
             writeln!(f, "{fault}")?;
         }
-        let Self { objects, typed, schemas, rules, faults } = self;
+        let Self { objects, typed, schemas, rules, built, faults } = self;
         write!(
             f,
-            "{objects} objects: {typed} by a crate's type, {schemas} checks against schemas, {rules} CEL rules evaluated; {} faults",
+            "{objects} objects: {typed} by a crate's type, {schemas} times by a schema, {rules} CEL rules evaluated, \
+             {built} folders built by kustomize; faults: {}",
             faults.len()
         )
     }
 }
 
-/// Checks everything.
-///
-/// # Errors
-///
-/// When something to check against cannot be read; what is wrong with the manifests is in the report.
-pub fn check(sources: &Sources) -> Result<Report> {
-    let mut report = Report::default();
-    let objects = kustomize::all(&sources.manifests, &mut report.faults)?;
-    report.objects = objects.len();
-    for object in &objects {
-        report.typed += usize::from(typed::check(object, &mut report.faults));
-        plugin::check(object, &mut report.faults);
+/// What the sources say.
+pub struct Checker {
+    metrics: Metrics,
+    schemas: Option<Schemas>,
+    kustomize: Option<PathBuf>,
+}
+
+impl Checker {
+    /// # Errors
+    ///
+    /// When a source cannot be read.
+    pub fn load(sources: &Sources) -> Result<Self> {
+        Ok(Self {
+            metrics: Metrics::load(sources)?,
+            schemas: sources.definitions.as_deref().map(Schemas::load).transpose()?,
+            kustomize: sources.kustomize.clone(),
+        })
     }
-    if let Some(folder) = &sources.definitions {
-        let schemas = Schemas::load(folder)?;
+
+    /// Checks the folder with the kustomizations.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read or kustomize cannot be run; what is wrong with the manifests is in the report.
+    pub fn check(&self, manifests: &Path) -> Result<Report> {
+        let mut report = Report::default();
+        let faults = &mut report.faults;
+        let objects = kustomize::all(manifests, faults)?;
+        report.objects = objects.len();
         for object in &objects {
-            let checked = schemas.check(object, &mut report.faults);
-            report.schemas += checked.schemas;
-            report.rules += checked.rules;
+            report.typed += usize::from(typed::check(object, faults));
+            plugin::check(object, faults);
+            if let Some(schemas) = &self.schemas {
+                let checked = schemas.check(object, faults);
+                report.schemas += checked.schemas;
+                report.rules += checked.rules;
+            }
         }
-    }
-    let metrics = Metrics::load(sources)?;
-    metrics.check_values(&sources.manifests, &mut report.faults)?;
-    for folders in TOGETHER {
-        let mut together: Vec<Object> = Vec::new();
-        for folder in folders {
-            together.extend(kustomize::build(&sources.manifests, folder, &mut report.faults));
+        plugin::same(&objects, faults);
+        self.metrics.check_values(manifests, faults)?;
+        for folders in TOGETHER {
+            let mut together: Vec<Object> = Vec::new();
+            for folder in folders {
+                together.extend(kustomize::build(manifests, folder, faults));
+            }
+            relations::check(&folders.join(" + "), &together, faults);
+            self.metrics.check(&together, faults);
         }
-        relations::check(&folders.join(" + "), &together, &mut report.faults);
-        metrics.check(&together, &mut report.faults);
+        if let Some(program) = &self.kustomize {
+            let folders: BTreeSet<&str> = TOGETHER.into_iter().flatten().copied().collect();
+            for folder in folders {
+                kustomize::compare(program, manifests, folder, faults)?;
+                report.built += 1;
+            }
+        }
+        // What stands in several sets has its faults once.
+        report.faults.sort();
+        report.faults.dedup();
+        Ok(report)
     }
-    plugin::same(&objects, &mut report.faults);
-    // What stands in several sets has its faults once.
-    report.faults.sort();
-    report.faults.dedup();
-    Ok(report)
 }
