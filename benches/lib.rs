@@ -4,7 +4,7 @@ use predictgate::config;
 use predictgate::headers::Headers;
 use predictgate::policy::Policy;
 
-/// A configuration with so many models, each with three routes.
+/// A configuration with so many models, each with three routes, of which the last one splits by user.
 ///
 /// # Panics
 ///
@@ -12,12 +12,13 @@ use predictgate::policy::Policy;
 pub fn policy(models: usize) -> Policy {
     let model = |place: usize| {
         format!(
-            r#"{{ "name": "model-{place}",
+            r#"{{ "name": "model-{place:05}",
                  "targets": {{ "stable": {{ "cluster": "v1" }}, "canary": {{ "cluster": "v2" }} }},
                  "routes": [
                    {{ "match": {{ "version": "1" }}, "split": [ {{ "target": "stable" }} ] }},
                    {{ "match": {{ "label": "canary" }}, "split": [ {{ "target": "canary" }} ] }},
-                   {{ "split": [ {{ "target": "stable" }} ] }} ] }}"#
+                   {{ "split": [ {{ "target": "stable", "weight": 95 }}, {{ "target": "canary", "weight": 5 }} ],
+                      "sticky": {{ "by": [ {{ "header": "x-user-id" }} ], "salt": "2026-11" }} }} ] }}"#
         )
     };
     let models: Vec<_> = (0..models).map(model).collect();

@@ -102,8 +102,6 @@ pub struct Model {
 #[derive(Clone, Debug)]
 pub struct Target {
     pub name: Box<str>,
-    /// The hash of the name, by which a split chooses.
-    pub hash: KeyHash,
     pub cluster: Option<Box<str>>,
     pub headers: Vec<(Box<str>, Box<str>)>,
     pub rewrite: Option<Rewrite>,
@@ -123,13 +121,13 @@ pub struct Route {
     pub name: Option<Box<str>>,
     pub matcher: Match,
     pub split: Split,
-    pub sticky: Option<Sticky>,
+    pub sticky: Option<Box<Sticky>>,
     /// The request header that names a target.
     pub choose_by: Option<Box<str>>,
-    pub fallback: Vec<TargetId>,
-    pub mirror: Option<Mirror>,
-    pub ramp: Option<Ramp>,
-    pub guard: Option<Guard>,
+    pub fallback: Box<[TargetId]>,
+    pub mirror: Option<Box<Mirror>>,
+    pub ramp: Option<Box<Ramp>>,
+    pub guard: Option<Box<Guard>>,
 }
 
 /// What binds a caller to a target.

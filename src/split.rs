@@ -27,6 +27,8 @@ pub const MAX_WEIGHT_SUM: u32 = 1_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arm {
     pub target: TargetId,
+    /// The hash of the target's name, by [`KeyHash::text`].
+    pub name: KeyHash,
     pub weight: u32,
 }
 
@@ -92,8 +94,8 @@ struct Ramped {
 
 impl Weights<'_> {
     /// Each target with its weight, which is below 2^40.
-    pub fn iter(&self) -> impl Iterator<Item = (TargetId, u64)> + Clone {
-        self.split.arms.iter().map(|arm| (arm.target, self.of(*arm)))
+    pub fn iter(&self) -> impl Iterator<Item = (Arm, u64)> + Clone {
+        self.split.arms.iter().map(|arm| (*arm, self.of(*arm)))
     }
 
     fn of(&self, arm: Arm) -> u64 {
@@ -111,22 +113,19 @@ impl Weights<'_> {
 
 /// The target that answers; none when every weight is zero.
 ///
-/// Weights are below 2^62. `draw` is asked for only when there is something to choose, and `name` gives the hash
-/// of a target's name.
+/// Weights are below 2^62. `draw` is asked for only when there is something to choose.
 pub fn choose(
-    weights: impl Iterator<Item = (TargetId, u64)> + Clone,
+    weights: impl Iterator<Item = (Arm, u64)> + Clone,
     draw: impl FnOnce() -> Draw,
-    name: impl Fn(TargetId) -> KeyHash,
 ) -> Option<TargetId> {
     let mut usable = weights.filter(|(_, weight)| *weight > 0);
     let mut first = usable.clone();
     let only = first.next()?;
     if first.next().is_none() {
-        return Some(only.0);
+        return Some(only.0.target);
     }
     let draw = draw();
-    let race =
-        |(target, weight): (TargetId, u64)| (exponential(mix(draw.0 ^ name(target).0)), weight, target);
+    let race = |(arm, weight): (Arm, u64)| (exponential(mix(draw.0 ^ arm.name.0)), weight, arm.target);
     let mut best = race(usable.next()?);
     for arm in usable {
         let next = race(arm);

@@ -15,22 +15,22 @@ use predictgate::units::{Share, TargetId, WallTime};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-fn name(target: TargetId) -> KeyHash {
-    KeyHash::EMPTY.text(&format!("target-{}", target.0))
-}
-
 fn key(salt: &str, user: usize) -> KeyHash {
     KeyHash::EMPTY.text(salt).text("resnet").bytes(&user.to_le_bytes())
 }
 
 fn split(weights: &[u32]) -> Split {
-    let arms = (0..).zip(weights).map(|(target, weight)| Arm { target: TargetId(target), weight: *weight });
+    let arms = (0..).zip(weights).map(|(target, weight)| Arm {
+        target: TargetId(target),
+        name: KeyHash::EMPTY.text(&format!("target-{target}")),
+        weight: *weight,
+    });
     Split { arms: arms.collect() }
 }
 
 fn target(split: &Split, draw: Draw) -> usize {
     let weights = split.weights(None, WallTime::default());
-    choose(weights.iter(), || draw, name).unwrap().0.into()
+    choose(weights.iter(), || draw).unwrap().0.into()
 }
 
 fn targets(weights: &[u32], users: usize) -> Vec<usize> {
@@ -218,9 +218,7 @@ fn a_ramp_takes_users_from_the_others_in_their_proportions_and_gives_none_back()
     let (split, ramp) = (split(&[60, 0, 20]), ramp());
     let at_minute = |time: f64| -> Vec<usize> {
         let weights = split.weights(Some(&ramp), minute(time));
-        (0..USERS)
-            .map(|user| choose(weights.iter(), || Draw::of(key("s", user)), name).unwrap().0.into())
-            .collect()
+        (0..USERS).map(|user| choose(weights.iter(), || Draw::of(key("s", user))).unwrap().0.into()).collect()
     };
     let mut before = at_minute(-1.0);
     for (time, share) in [(1.0, 0.01), (11.0, 0.1), (41.0, 0.5), (101.0, 1.0)] {

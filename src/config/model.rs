@@ -6,7 +6,6 @@ use super::at::{At, Once};
 use super::{OTHERWISE, health, limit, name, route};
 use crate::policy::{Model, Otherwise, Rewrite, Route, Target};
 use crate::route::Names;
-use crate::split::KeyHash;
 use crate::units::{Asked, ModelId, TargetId};
 
 /// Keeps a policy within the memory of a VM.
@@ -116,7 +115,6 @@ fn target(at: At<'_>, name: &str) -> Option<Target> {
     }
     Some(Target {
         name: name.into(),
-        hash: KeyHash::EMPTY.text(name),
         cluster: object.get("cluster").and_then(At::cluster),
         headers: object.get("headers").map(target_headers).unwrap_or_default(),
         rewrite: object.get("rewrite").and_then(rewrite),

@@ -27,12 +27,12 @@ pub fn route(
     let route = Route {
         name,
         matcher: matcher.unwrap_or_default(),
-        sticky: object.get("sticky").and_then(|at| sticky(at, model)),
+        sticky: object.get("sticky").and_then(|at| sticky(at, model)).map(Box::new),
         choose_by: object.get("choose_by").and_then(choose_by),
-        fallback: object.get("fallback").map(|at| fallback(at, targets)).unwrap_or_default(),
-        mirror: object.get("mirror").and_then(mirror),
-        ramp: object.get("ramp").and_then(|at| ramp(at, targets, arms.as_ref())),
-        guard: object.get("guard").and_then(|at| health::guard(at, targets, arms.as_ref())),
+        fallback: object.get("fallback").map(|at| fallback(at, targets)).unwrap_or_default().into(),
+        mirror: object.get("mirror").and_then(mirror).map(Box::new),
+        ramp: object.get("ramp").and_then(|at| ramp(at, targets, arms.as_ref())).map(Box::new),
+        guard: object.get("guard").and_then(|at| health::guard(at, targets, arms.as_ref())).map(Box::new),
         split: arms.unwrap_or(Split { arms: vec![] }),
     };
     Some((route, takes_all))
@@ -68,7 +68,8 @@ fn arm(at: At<'_>, targets: &Targets<'_>, once: &mut Once<TargetId>) -> Option<A
         None => Some(1),
         Some(at) => at.whole(0..=MAX_WEIGHT_SUM),
     };
-    Some(Arm { target: target?, weight: weight? })
+    let name = KeyHash::EMPTY.text(object.get("target").and_then(At::text).unwrap_or_default());
+    Some(Arm { target: target?, name, weight: weight? })
 }
 
 /// A target of the split, which `key` names.

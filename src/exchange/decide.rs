@@ -14,7 +14,7 @@ use crate::matching::Subject;
 use crate::method::Method;
 use crate::policy::{Model, Otherwise, Route, Target};
 use crate::route;
-use crate::split::{self, Draw, KeyHash};
+use crate::split::{self, Draw};
 use crate::units::{Asked, ModelId, RouteId, Share, TargetId, WallTime};
 use crate::verdict::{LocalReply, Reason, escape};
 
@@ -122,7 +122,7 @@ fn choose<'p>(
     let draw = || *drawn.get_or_init(|| draw(route, request, host, random));
     let chosen = choose_by(model, route, headers)
         .map(|target| (target, Why::ChooseBy))
-        .or_else(|| by_split(model, route, world, &draw).map(|target| (target, Why::Split)))
+        .or_else(|| by_split(route, world, &draw).map(|target| (target, Why::Split)))
         .or_else(|| fallback(route).map(|target| (target, Why::Fallback)));
     let target = chosen.and_then(|(id, why)| Some((id, why, model.targets.get(usize::from(id.0))?)));
     let Some((id, why, target)) = target else {
@@ -158,12 +158,10 @@ fn choose_by(model: &Model, route: &Route, headers: &Headers) -> Option<TargetId
     u16::try_from(place).ok().map(TargetId)
 }
 
-fn by_split(model: &Model, route: &Route, world: &World<'_>, draw: &dyn Fn() -> Draw) -> Option<TargetId> {
+fn by_split(route: &Route, world: &World<'_>, draw: &dyn Fn() -> Draw) -> Option<TargetId> {
     let now = route.ramp.as_ref().map_or_else(WallTime::default, |_| world.host.wall_time());
-    let weights = route.split.weights(route.ramp.as_ref(), now);
-    let name =
-        |id: TargetId| model.targets.get(usize::from(id.0)).map_or(KeyHash::EMPTY, |target| target.hash);
-    split::choose(weights.iter(), draw, name)
+    let weights = route.split.weights(route.ramp.as_deref(), now);
+    split::choose(weights.iter(), draw)
 }
 
 /// The first target of `fallback` that can answer.

@@ -66,10 +66,10 @@ fn show(policy: &Policy, metrics: &mut Metrics, model: ModelId, route: RouteId, 
         return;
     };
     let now = ramp.as_ref().map_or_else(WallTime::default, |_| wall());
-    let weights = split.weights(ramp.as_ref(), now);
+    let weights = split.weights(ramp.as_deref(), now);
     let sum = weights.iter().map(|(_, weight)| weight).fold(0, u64::saturating_add).max(1);
-    for (target, weight) in weights.iter() {
-        metrics.set(policy, Metric::Weight { model, route, target }, per_mille(weight, sum));
+    for (arm, weight) in weights.iter() {
+        metrics.set(policy, Metric::Weight { model, route, target: arm.target }, per_mille(weight, sum));
     }
 }
 
