@@ -13,7 +13,7 @@ pub fn policy(models: usize) -> Policy {
     let model = |place: usize| {
         format!(
             r#"{{ "name": "model-{place:05}",
-                 "targets": {{ "stable": {{ "cluster": "v1" }}, "canary": {{ "cluster": "v2" }} }},
+                 "targets": {{ "stable": {{ "cluster": "{place}-v1" }}, "canary": {{ "cluster": "{place}-v2" }} }},
                  "routes": [
                    {{ "match": {{ "version": "1" }}, "split": [ {{ "target": "stable" }} ] }},
                    {{ "match": {{ "label": "canary" }}, "split": [ {{ "target": "canary" }} ] }},

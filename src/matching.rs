@@ -5,7 +5,7 @@ use crate::method::{Method, MethodSet};
 use crate::units::{Asked, Version};
 
 /// Everything that is given must hold; an empty match always holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Match {
     pub methods: Option<MethodSet>,
     pub version: Option<Version>,
@@ -52,7 +52,7 @@ pub fn all_hold(matches: &[HeaderMatch], headers: &Headers) -> bool {
 }
 
 /// One header, as in Envoy's `HeaderMatcher`: repeated values are joined by a comma before the comparison.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HeaderMatch {
     /// In lower case.
     pub name: Box<str>,
@@ -60,7 +60,7 @@ pub struct HeaderMatch {
     pub invert: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Pattern {
     Exact(Box<str>),
     Prefix(Box<str>),

@@ -68,7 +68,7 @@ impl Method {
 }
 
 /// A set of methods.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MethodSet(u16);
 
 impl MethodSet {

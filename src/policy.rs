@@ -3,6 +3,7 @@
 //! Every place (`ModelId`, `TargetId`, `RouteId`) in a policy is one of its own tables,
 //! and no text of it is longer than the configuration that it came from.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::guard::Guard;
@@ -90,8 +91,10 @@ pub enum AdminMethods {
 pub struct Model {
     /// As configured: a name, or a prefix that ends in `*`.
     pub name: Box<str>,
-    pub targets: Vec<Target>,
-    pub routes: Vec<Route>,
+    /// Models whose targets, or whose routes, are the same have them in common, so that a large configuration made from
+    /// a template stays small.
+    pub targets: Arc<[Target]>,
+    pub routes: Arc<[Route]>,
     /// For what no route matches; a model whose last route takes everything never needs it.
     pub otherwise: Otherwise,
     pub rate_limits: Vec<Limit>,
@@ -99,7 +102,7 @@ pub struct Model {
 }
 
 /// A place that can answer. At least one of `cluster`, `headers` and `rewrite` is given.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     pub name: Box<str>,
     pub cluster: Option<Box<str>>,
@@ -108,7 +111,7 @@ pub struct Target {
 }
 
 /// What the server is asked instead of what the caller asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rewrite {
     pub model: Option<Box<str>>,
     /// A version or a label.
@@ -116,7 +119,7 @@ pub struct Rewrite {
     pub signature: Option<Box<str>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Route {
     pub name: Option<Box<str>>,
     pub matcher: Match,
@@ -131,15 +134,15 @@ pub struct Route {
 }
 
 /// What binds a caller to a target.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sticky {
     pub by: Vec<KeySource>,
-    /// The hash of the salt and of the model's configured name, in which the hash of a caller's key begins.
-    pub base: KeyHash,
+    /// The hash of the salt, in which the hash of a caller's key begins.
+    pub salt: KeyHash,
     pub rotate_every: Option<Duration>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Mirror {
     pub cluster: Box<str>,
     pub share: Share,

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::units::{Share, TargetId, WallTime, nanos};
 
 /// The targets of a route with their weights.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Split {
     /// At least one; the weights sum to 1 at least and [`MAX_WEIGHT_SUM`] at most.
     pub arms: Vec<Arm>,
@@ -24,7 +24,7 @@ pub struct Split {
 pub const MAX_WEIGHT_SUM: u32 = 1_000_000;
 
 /// One target of a split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Arm {
     pub target: TargetId,
     /// The hash of the target's name, by [`KeyHash::text`].
@@ -245,7 +245,7 @@ const fn log2_table() -> [u64; STEPS + 1] {
 }
 
 /// A weight that grows by the clock.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ramp {
     pub target: TargetId,
     pub start: WallTime,
@@ -253,7 +253,7 @@ pub struct Ramp {
     pub steps: Vec<RampStep>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RampStep {
     pub share: Share,
     /// How long the step lasts; the last one lasts for good.

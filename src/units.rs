@@ -137,7 +137,7 @@ pub struct TargetId(pub u16);
 pub struct RouteId(pub u16);
 
 /// Whether a policy acts or only counts what it would have done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
     #[default]
     Enforce,

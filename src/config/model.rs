@@ -1,6 +1,9 @@
 //! `models`, their targets, and which routes they need.
 
-use hashbrown::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
 
 use super::at::{At, Once};
 use super::{OTHERWISE, health, limit, name, route};
@@ -25,13 +28,31 @@ pub fn models(at: At<'_>) -> (Vec<Model>, Names) {
         at.expected::<()>("at least one model");
     }
     let mut models = Vec::with_capacity(items.len());
+    let mut known = Common::default();
     for (place, item) in (0..).zip(items) {
-        models.extend(model(item, ModelId(place), &mut names));
+        models.extend(model(item, ModelId(place), &mut names, &mut known));
     }
     (models, names)
 }
 
-fn model(at: At<'_>, place: ModelId, names: &mut Names) -> Option<Model> {
+/// What models may have in common.
+#[derive(Default)]
+struct Common {
+    targets: HashSet<Arc<[Target]>>,
+    routes: HashSet<Arc<[Route]>>,
+}
+
+/// The one of `known` that is the same.
+fn common<T: Eq + Hash>(known: &mut HashSet<Arc<[T]>>, items: Vec<T>) -> Arc<[T]> {
+    if let Some(same) = known.get(&*items) {
+        return Arc::clone(same);
+    }
+    let items: Arc<[T]> = items.into();
+    known.insert(Arc::clone(&items));
+    items
+}
+
+fn model(at: At<'_>, place: ModelId, names: &mut Names, known: &mut Common) -> Option<Model> {
     let object = at.object(&[
         "name",
         "targets",
@@ -50,14 +71,14 @@ fn model(at: At<'_>, place: ModelId, names: &mut Names) -> Option<Model> {
     });
     let (targets, scope) = targets(object.get("targets"));
     let otherwise = object.get("otherwise").map(|it| it.choice(&OTHERWISE));
-    let (routes, has_catch_all) = routes(object.get("routes"), name.as_deref().unwrap_or_default(), &scope);
+    let (routes, has_catch_all) = routes(object.get("routes"), &scope);
     if !has_catch_all && otherwise.is_none() {
         at.report("expected a route without \"match\", or \"otherwise\"");
     }
     Some(Model {
         name: name.unwrap_or_default(),
-        targets,
-        routes,
+        targets: common(&mut known.targets, targets),
+        routes: common(&mut known.routes, routes),
         otherwise: otherwise.flatten().unwrap_or(Otherwise::Reject),
         rate_limits: object.get("rate_limits").map(limit::limits).unwrap_or_default(),
         outlier_detection: object.get("outlier_detection").and_then(health::outlier_detection),
@@ -158,7 +179,7 @@ fn rewrite(at: At<'_>) -> Option<Rewrite> {
 }
 
 /// The routes, and whether one of them takes every request.
-fn routes(at: Option<At<'_>>, model: &str, targets: &Targets<'_>) -> (Vec<Route>, bool) {
+fn routes(at: Option<At<'_>>, targets: &Targets<'_>) -> (Vec<Route>, bool) {
     let mut names = Once::new();
     let mut catch_all = None;
     let Some(items) = at.and_then(|at| at.items(MAX_ROUTES)) else { return (vec![], false) };
@@ -167,7 +188,7 @@ fn routes(at: Option<At<'_>>, model: &str, targets: &Targets<'_>) -> (Vec<Route>
         if let Some(earlier) = catch_all {
             item.report(format!("never matches, routes[{earlier}] before it takes every request"));
         }
-        let Some((route, takes_all)) = route::route(item, model, targets, &mut names) else { continue };
+        let Some((route, takes_all)) = route::route(item, targets, &mut names) else { continue };
         if takes_all {
             catch_all = catch_all.or(Some(place));
         }

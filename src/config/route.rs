@@ -10,13 +10,8 @@ use crate::policy::{Mirror, Route, Sticky};
 use crate::split::{Arm, KeyHash, MAX_WEIGHT_SUM, Ramp, RampStep, Split};
 use crate::units::{Share, TargetId};
 
-/// The route of a model, and whether it takes every request.
-pub fn route(
-    at: At<'_>,
-    model: &str,
-    targets: &Targets<'_>,
-    names: &mut Once<Box<str>>,
-) -> Option<(Route, bool)> {
+/// The route, and whether it takes every request.
+pub fn route(at: At<'_>, targets: &Targets<'_>, names: &mut Once<Box<str>>) -> Option<(Route, bool)> {
     let object =
         at.object(&["name", "match", "split", "sticky", "choose_by", "fallback", "mirror", "ramp", "guard"])?;
     let name = object.get("name").and_then(|at| at.name().inspect(|name| names.take(at, name.clone())));
@@ -27,7 +22,7 @@ pub fn route(
     let route = Route {
         name,
         matcher: matcher.unwrap_or_default(),
-        sticky: object.get("sticky").and_then(|at| sticky(at, model)).map(Box::new),
+        sticky: object.get("sticky").and_then(sticky).map(Box::new),
         choose_by: object.get("choose_by").and_then(choose_by),
         fallback: object.get("fallback").map(|at| fallback(at, targets)).unwrap_or_default().into(),
         mirror: object.get("mirror").and_then(mirror).map(Box::new),
@@ -87,7 +82,7 @@ pub fn split_target(
     Some(target)
 }
 
-fn sticky(at: At<'_>, model: &str) -> Option<Sticky> {
+fn sticky(at: At<'_>) -> Option<Sticky> {
     let object = at.object(&["by", "salt", "rotate_every"])?;
     let by = object.need("by").and_then(|at| {
         let by = key::sources(at)?;
@@ -96,7 +91,7 @@ fn sticky(at: At<'_>, model: &str) -> Option<Sticky> {
     let salt = object.get("salt").and_then(|it| it.plain_text(0..=name::MAX_NAME)).unwrap_or_default();
     Some(Sticky {
         by: by.unwrap_or_default(),
-        base: KeyHash::EMPTY.text(&salt).text(model),
+        salt: KeyHash::EMPTY.text(&salt),
         rotate_every: object
             .get("rotate_every")
             .and_then(|it| it.duration(Duration::from_secs(1)..=time::LONGEST)),

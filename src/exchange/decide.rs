@@ -119,7 +119,7 @@ fn choose<'p>(
     let drawn = OnceCell::new();
     let host = world.host;
     let random = world.local.rng.next_u64();
-    let draw = || *drawn.get_or_init(|| draw(route, request, host, random));
+    let draw = || *drawn.get_or_init(|| draw(model, route, request, host, random));
     let chosen = choose_by(model, route, headers)
         .map(|target| (target, Why::ChooseBy))
         .or_else(|| by_split(route, world, &draw).map(|target| (target, Why::Split)))
@@ -136,7 +136,7 @@ fn choose<'p>(
 }
 
 /// What binds the caller to a target, or chance where nothing does.
-fn draw(route: &Route, request: Request<'_>, host: &dyn Host, random: u64) -> Draw {
+fn draw(model: &Model, route: &Route, request: Request<'_>, host: &dyn Host, random: u64) -> Draw {
     let Some(sticky) = &route.sticky else { return Draw::at_random(random) };
     let Request { headers, method, spec } = request;
     let caller = Caller { headers, method, model: &spec.name, asked: &spec.asked, host };
@@ -144,7 +144,7 @@ fn draw(route: &Route, request: Request<'_>, host: &dyn Host, random: u64) -> Dr
     if !key.is_found() {
         return Draw::at_random(random);
     }
-    let key = sticky.base.bytes(key.bytes());
+    let key = sticky.salt.text(&model.name).bytes(key.bytes());
     match sticky.rotate_every {
         None => Draw::of(key),
         Some(every) => Draw::rotating(key, every, host.wall_time()),

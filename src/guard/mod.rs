@@ -15,7 +15,7 @@ use crate::tally::{Counts, increased, slower};
 use crate::units::{Factor, Mode, Share, TargetId};
 
 /// The operator's settings of one guard.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Guard {
     pub target: TargetId,
     pub baseline: TargetId,
@@ -37,7 +37,7 @@ pub struct Guard {
     pub mode: Mode,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnEjection {
     #[default]
     Trip,
