@@ -4,13 +4,14 @@ use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::admin::Admin;
+use crate::files::Files;
 use crate::plugin::PluginFile;
 use crate::process::{Process, Resident};
-use crate::scenario::{Files, Scenario};
+use crate::scenario::Scenario;
 use crate::wait::until;
 
 /// An Envoy that serves. It is killed when this is dropped; if that is because a test failed, it leaves the
@@ -34,6 +35,8 @@ pub enum Update {
 const LOG: &str = "envoy.log";
 const ACCESS_LOG: &str = "access.log";
 const DISCOVERY: &str = "extension_config_discovery.http_filter.predictgate";
+/// What counts listeners, or parts of them, that were replaced and end with their connections.
+const DRAINING: &str = "listener_manager.total_filter_chains_draining";
 const STARTS: usize = 3;
 
 impl Envoy {
@@ -42,26 +45,29 @@ impl Envoy {
     /// When Envoy does not become ready; the error ends with what Envoy logged last.
     pub async fn start(scenario: Scenario) -> Result<Self> {
         for _ in 1..STARTS {
-            match Self::start_once(scenario.clone()).await {
+            match Self::start_once(&scenario).await {
                 Err(error) if error.to_string().contains("Address already in use") => (),
                 answer => return answer,
             }
         }
-        Self::start_once(scenario).await
+        Self::start_once(&scenario).await
     }
 
-    async fn start_once(scenario: Scenario) -> Result<Self> {
+    async fn start_once(scenario: &Scenario) -> Result<Self> {
         let files = Files::write(scenario)?;
         let directory = files.directory.path();
-        let mut command = Command::new(&files.envoy);
+        let mut command = Command::new(&scenario.envoy);
         command.arg("-c").arg(&files.bootstrap);
-        command.args(["--concurrency", &files.concurrency.to_string()]);
+        command.args(["--concurrency", &scenario.concurrency.to_string()]);
         // Several Envoys run at once here, and none is ever restarted hot.
         command.arg("--disable-hot-restart");
         command.args(["--file-flush-interval-msec", "20"]);
         // At `info` the component `main` begins every log with the list of all extensions.
-        let levels = files.log.as_ref().map_or(String::new(), |levels| format!(",{levels}"));
+        let levels = scenario.log.as_ref().map_or(String::new(), |levels| format!(",{levels}"));
         command.args(["--component-log-level", &format!("main:warning{levels}")]);
+        if let Some(seconds) = scenario.drain_seconds {
+            command.args(["--drain-time-s", &seconds.to_string()]);
+        }
         command.stdin(Stdio::null());
         command.stdout(File::create(directory.join(ACCESS_LOG))?);
         command.stderr(File::create(directory.join(LOG))?);
@@ -90,11 +96,6 @@ impl Envoy {
         self.admin.listener(name).await
     }
 
-    /// How many workers serve.
-    pub fn workers(&self) -> u32 {
-        self.files.concurrency
-    }
-
     /// How many connections of callers each worker has taken since Envoy started.
     ///
     /// # Errors
@@ -112,7 +113,7 @@ impl Envoy {
 
     /// The plugin file that Envoy has been given last.
     pub fn plugin(&self) -> &PluginFile {
-        &self.files.plugin
+        self.files.plugin()
     }
 
     /// Hands Envoy another plugin configuration while it serves, and waits until Envoy has judged it.
@@ -121,7 +122,7 @@ impl Envoy {
     ///
     /// When Envoy does not take notice.
     pub async fn configure(&mut self, configuration: &str) -> Result<Update> {
-        let mut plugin = self.files.plugin.clone();
+        let mut plugin = self.files.plugin().clone();
         plugin.configure(configuration);
         self.publish(plugin).await
     }
@@ -135,8 +136,7 @@ impl Envoy {
         self.updates += 1;
         plugin.0["version_info"] = format!("update {}", self.updates).into();
         let before = self.judged().await?;
-        plugin.publish(&self.files.plugin_path)?;
-        self.files.plugin = plugin;
+        self.files.replace_plugin(plugin)?;
         until("Envoy to judge the new configuration", || async {
             let (accepted, rejected) = self.judged().await?;
             Ok(match () {
@@ -144,6 +144,22 @@ impl Envoy {
                 () if before.1 < rejected => Some(Update::Rejected),
                 () => None,
             })
+        })
+        .await
+    }
+
+    /// Hands Envoy another listener `models` while it serves, and waits until new connections come to it.
+    ///
+    /// # Errors
+    ///
+    /// When the listener is in the bootstrap, or Envoy does not take the new one.
+    pub async fn replace_listener(&mut self, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let draining = self.admin.stat(DRAINING).await?;
+        self.files.replace_listener(change)?;
+        until("Envoy to take the new listener", || async {
+            let rejected = self.admin.stat("listener_manager.lds.update_rejected").await?;
+            ensure!(rejected == 0, "Envoy has rejected the listener");
+            Ok((draining < self.admin.stat(DRAINING).await?).then_some(()))
         })
         .await
     }

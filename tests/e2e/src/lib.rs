@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod envoy;
+mod files;
 pub mod plugin;
 pub mod pools;
 pub mod process;

@@ -1,7 +1,7 @@
 //! The file by which Envoy discovers the filter, and the plugin configuration in it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -44,18 +44,6 @@ impl PluginFile {
 
     pub fn use_module(&mut self, module: &Path) {
         self.wasm()["config"]["vm_config"]["code"] = json!({ "local": { "filename": module } });
-    }
-
-    /// Writes the file beside its place and moves it there, which is what Envoy watches for.
-    ///
-    /// # Errors
-    ///
-    /// When the directory cannot be written.
-    pub fn publish(&self, path: &Path) -> Result<()> {
-        let mut fresh = PathBuf::from(path);
-        fresh.set_extension("fresh");
-        fs::write(&fresh, self.0.to_string()).with_context(|| fresh.display().to_string())?;
-        fs::rename(&fresh, path).with_context(|| path.display().to_string())
     }
 }
 

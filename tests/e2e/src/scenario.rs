@@ -1,13 +1,14 @@
 //! A shipped configuration of Envoy, made to run on this machine.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use crate::files::Files;
 use crate::plugin::{PluginFile, read_yaml};
 use crate::{Envoy, tools};
 
@@ -19,7 +20,10 @@ pub struct Scenario {
     pub concurrency: u32,
     /// What `--component-log-level` takes, such as `wasm:debug`.
     pub log: Option<String>,
-    envoy: PathBuf,
+    /// Given where the listener `models` comes from a file of its own: how long connections of one that was replaced
+    /// may go on.
+    pub drain_seconds: Option<u32>,
+    pub(crate) envoy: PathBuf,
     endpoints: BTreeMap<(String, u16), SocketAddr>,
 }
 
@@ -39,6 +43,7 @@ impl Scenario {
             plugin,
             concurrency: 1,
             log: None,
+            drain_seconds: None,
             envoy: tools::envoy()?,
             endpoints: BTreeMap::new(),
         };
@@ -61,6 +66,14 @@ impl Scenario {
     #[must_use]
     pub fn concurrency(mut self, workers: u32) -> Self {
         self.concurrency = workers;
+        self
+    }
+
+    /// Lets Envoy discover the listener `models` from a file, and gives the connections of one that was replaced so
+    /// many seconds; Envoy's default is ten minutes.
+    #[must_use]
+    pub fn discovered_listener(mut self, drain_seconds: u32) -> Self {
+        self.drain_seconds = Some(drain_seconds);
         self
     }
 
@@ -141,10 +154,10 @@ impl Scenario {
     ///
     /// When Envoy cannot be run.
     pub fn validate(self) -> Result<Validation> {
-        let files = Files::write(self)?;
-        let mut command = Command::new(&files.envoy);
+        let files = Files::write(&self)?;
+        let mut command = Command::new(&self.envoy);
         command.args(["--mode", "validate", "-c"]).arg(&files.bootstrap);
-        let output = command.output().with_context(|| files.envoy.display().to_string())?;
+        let output = command.output().with_context(|| self.envoy.display().to_string())?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         Ok(Validation { ok: output.status.success(), text })
     }
@@ -165,7 +178,11 @@ impl Scenario {
     }
 
     /// Puts the addresses of this machine in place of the shipped ones.
-    fn substitute(&mut self, admin: u16, plugin: &Path) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// When an endpoint has no address on this machine.
+    pub(crate) fn substitute(&mut self, admin: u16, plugin: &Path) -> Result<()> {
         let admin_socket = &mut self.bootstrap["admin"]["address"]["socket_address"];
         let shipped_admin = admin_socket.clone();
         admin_socket["port_value"] = admin.into();
@@ -201,36 +218,6 @@ pub struct Validation {
     pub text: String,
 }
 
-/// A scenario written down for one Envoy, in a directory that goes when this is dropped.
-#[derive(Debug)]
-pub struct Files {
-    pub directory: tempfile::TempDir,
-    pub bootstrap: PathBuf,
-    pub plugin_path: PathBuf,
-    pub plugin: PluginFile,
-    pub admin: SocketAddr,
-    pub envoy: PathBuf,
-    pub concurrency: u32,
-    pub log: Option<String>,
-}
-
-impl Files {
-    /// # Errors
-    ///
-    /// When an endpoint has no address on this machine, or nothing can be written.
-    pub fn write(mut scenario: Scenario) -> Result<Self> {
-        let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
-        let plugin_path = directory.path().join("predictgate.json");
-        let bootstrap = directory.path().join("envoy.json");
-        let admin = free_address()?;
-        scenario.substitute(admin.port(), &plugin_path)?;
-        scenario.plugin.publish(&plugin_path)?;
-        std::fs::write(&bootstrap, scenario.bootstrap.to_string())?;
-        let Scenario { plugin, concurrency, log, envoy, .. } = scenario;
-        Ok(Self { directory, bootstrap, plugin_path, plugin, admin, envoy, concurrency, log })
-    }
-}
-
 /// Where a cluster of one host has its address.
 const ONLY_SOCKET: &str = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address";
 
@@ -260,13 +247,4 @@ fn substitute_endpoint(endpoint: &mut Value, to: &BTreeMap<(String, u16), Socket
 /// The items of the list at `pointer`; none where there is no list.
 fn items<'a>(value: &'a mut Value, pointer: &str) -> impl Iterator<Item = &'a mut Value> + use<'a> {
     value.pointer_mut(pointer).and_then(Value::as_array_mut).into_iter().flatten()
-}
-
-/// An address that is free now.
-///
-/// The administration interface needs its port before Envoy starts, since a cluster names it; should
-/// somebody be faster, Envoy does not start, and is started again with another.
-fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
-    Ok(listener.local_addr()?)
 }
