@@ -26,7 +26,7 @@ pub struct Weights {
 impl Weights {
     pub fn of(policy: &Policy) -> Self {
         let mut ramps = Vec::new();
-        for (model, routes) in (0..).zip(policy.models.iter().map(|model| &model.routes)) {
+        for (model, routes) in (0..).zip(policy.models.iter().map(|model| &*model.routes)) {
             let with_ramp = (0..).zip(routes).filter(|(_, route)| route.ramp.is_some());
             ramps.extend(with_ramp.map(|(route, _)| (ModelId(model), RouteId(route))));
         }
@@ -45,7 +45,7 @@ impl Weights {
         let last =
             first.saturating_add(MODELS_A_TICK).min(u32::try_from(policy.models.len()).unwrap_or(u32::MAX));
         for model in first..last {
-            let routes = policy.models.get(model as usize).map_or(&[][..], |model| &model.routes);
+            let routes = policy.models.get(model as usize).map_or(&[][..], |model| &*model.routes);
             for (route, _) in (0..).zip(routes).filter(|(_, route)| route.split.arms.len() > 1) {
                 show(policy, metrics, ModelId(model), RouteId(route), &wall);
             }
