@@ -8,6 +8,7 @@ mod config_files;
 mod demo;
 mod fuzz;
 mod kept;
+mod manifests;
 mod node;
 mod project;
 mod python;

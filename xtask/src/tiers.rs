@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::project::Project;
 use crate::report::{Ran, Report, Unable};
 use crate::run::{Unavailable, is_unavailable};
-use crate::{cases, fuzz, node, tools, wasm};
+use crate::{cases, fuzz, manifests, node, tools, wasm};
 
 /// What needs nothing but a native Rust.
 const UNIT: [&str; 10] = [
@@ -33,6 +33,8 @@ pub enum Tier {
     Wasm32,
     /// How the library reads 200,000 made-up messages, against how libprotobuf does
     Judge,
+    /// The manifests of istio/: by types, by CRDs where they are at hand, and among themselves
+    Manifests,
     /// The built module in a host that scripts what Envoy does
     Abi,
     /// The built module in a real Envoy, before the native model server
@@ -47,6 +49,7 @@ impl Tier {
             Self::Unit => "unit",
             Self::Wasm32 => "wasm32",
             Self::Judge => "judge",
+            Self::Manifests => "manifests",
             Self::Abi => "abi",
             Self::Envoy => "envoy",
             Self::Tensorflow => "tensorflow",
@@ -138,6 +141,7 @@ pub fn run(project: &Project, tier: Tier, parts: &mut Parts<'_>) -> Result<Ran> 
         Tier::Unit => test(&UNIT),
         Tier::Wasm32 => return node::test(project),
         Tier::Judge => return fuzz::judge(project, "200000"),
+        Tier::Manifests => return manifests::test(project),
         Tier::Abi => {
             let mut command = test(&["-p", "predictgate-abi"]);
             command.env("PREDICTGATE_WASM", parts.module()?);

@@ -1,10 +1,9 @@
 //! The filter in the manifests: its configuration, its module, and what the API that carries it can do.
 
-use predictgate::policy::GrpcIdentity;
 use serde_json::{Map, Value};
 
 use crate::Fault;
-use crate::object::{Object, list, text};
+use crate::object::{self, Object, list, text};
 
 /// The filter as an object carries it.
 pub struct Carried<'a> {
@@ -114,17 +113,15 @@ pub fn check(object: &Object, faults: &mut Vec<Fault>) {
                 continue;
             }
         };
-        match predictgate::config::parse(text) {
-            Ok(policy) if policy.identity.grpc == GrpcIdentity::Body && !it.can_hold => {
-                fault(
-                    "identity.grpc: found \"body\", which needs allow_on_headers_stop_iteration".to_owned(),
-                );
-            }
-            Ok(_) => (),
-            Err(errors) => errors.into_iter().for_each(|error| {
+        if let Err(errors) = predictgate::config::parse(text) {
+            for error in errors {
                 let separator = if error.path.is_empty() { "" } else { ": " };
                 fault(format!("{}{separator}{}", error.path, error.problem));
-            }),
+            }
+        }
+        let configuration: Value = serde_json::from_str(text).unwrap_or_default();
+        if !it.can_hold && matches!(object::text(&configuration, "/identity/grpc"), "" | "body") {
+            fault("identity.grpc: found body mode, which needs allow_on_headers_stop_iteration".to_owned());
         }
         if it.digest.len() != 64 || !it.digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             let found = if it.digest.is_empty() { "no digest" } else { it.digest };

@@ -2,6 +2,7 @@
 //!
 //! An API server drops unknown keys and says so at best; here they are faults.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -16,9 +17,30 @@ use crate::object::{Object, list, text};
 
 /// The schemas of all definitions of a folder.
 pub struct Schemas {
-    /// By `apiVersion` and `kind`: the file, and the schema. Several releases of a definition may be there.
-    known: BTreeMap<(String, String), Vec<(String, Value)>>,
+    /// By `apiVersion` and `kind`. Several releases of a definition may be there.
+    known: BTreeMap<(String, String), Vec<Definition>>,
     rules: Validator,
+}
+
+/// One version of one definition.
+struct Definition {
+    /// The file that it stands in, which tells the release.
+    file: String,
+    schema: Value,
+    /// Made when it is needed: most definitions are of nothing that is here.
+    validator: OnceCell<Result<jsonschema::Validator, String>>,
+}
+
+impl Definition {
+    fn new(file: String, schema: Value) -> Self {
+        Self { file, schema, validator: OnceCell::new() }
+    }
+
+    fn validator(&self) -> &Result<jsonschema::Validator, String> {
+        let make =
+            || jsonschema::validator_for(&strict(&self.schema, true)).map_err(|error| error.to_string());
+        self.validator.get_or_init(make)
+    }
 }
 
 /// How much an object was held against.
@@ -52,7 +74,7 @@ impl Schemas {
                         format!("{}/{}", text(&definition, "/spec/group"), text(version, "/name"));
                     let kind = text(&definition, "/spec/names/kind").to_owned();
                     let schema = version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or_default();
-                    known.entry((api_version, kind)).or_default().push((name.clone(), schema));
+                    known.entry((api_version, kind)).or_default().push(Definition::new(name.clone(), schema));
                 }
             }
         }
@@ -63,10 +85,11 @@ impl Schemas {
     pub fn check(&self, object: &Object, faults: &mut Vec<Fault>) -> Checked {
         let mut checked = Checked::default();
         let key = (object.api_version().to_owned(), object.kind().to_owned());
-        for (release, schema) in self.known.get(&key).into_iter().flatten() {
+        for definition in self.known.get(&key).into_iter().flatten() {
+            let schema = &definition.schema;
             checked.schemas += 1;
-            let place = format!("{}: by {release}", object.place());
-            match jsonschema::validator_for(&strict(schema, true)) {
+            let place = format!("{}: by {}", object.place(), definition.file);
+            match definition.validator() {
                 Ok(validator) => {
                     for error in validator.iter_errors(&object.value) {
                         faults.push(Fault::new(&place, format!("{}: {error}", error.instance_path())));
@@ -153,7 +176,10 @@ mod tests {
     use super::*;
 
     fn schemas(schema: Value) -> Schemas {
-        let known = [(("v1".to_owned(), "Thing".to_owned()), vec![("things.yaml".to_owned(), schema)])];
+        let known = [(
+            ("v1".to_owned(), "Thing".to_owned()),
+            vec![Definition::new("things.yaml".to_owned(), schema)],
+        )];
         Schemas { known: known.into(), rules: Validator::new() }
     }
 

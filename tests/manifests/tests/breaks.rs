@@ -25,32 +25,36 @@ fn definitions() -> Option<PathBuf> {
     std::env::var_os("PREDICTGATE_CRDS").filter(|value| !value.is_empty()).map(Into::into)
 }
 
-/// A copy of the manifests.
-struct Copy(TempDir);
+/// A copy of the manifests, to be broken, and what is wrong with it before.
+struct Copy {
+    folder: TempDir,
+    checker: Checker,
+    before: BTreeSet<Fault>,
+}
 
 impl Copy {
     fn new() -> Self {
-        let copy = Self(TempDir::new().unwrap());
+        let (folder, checker) = (TempDir::new().unwrap(), checker());
         for file in files() {
-            let to = copy.0.path().join(&file);
+            let to = folder.path().join(&file);
             fs::create_dir_all(to.parent().unwrap()).unwrap();
             fs::copy(root().join("istio").join(&file), to).unwrap();
         }
-        copy
+        let before = checker.check(folder.path()).unwrap().faults.into_iter().collect();
+        Self { folder, checker, before }
     }
 
     /// The faults that there are after `change`, and were not before.
     #[track_caller]
-    fn faults_after(&self, checker: &Checker, file: &str, change: impl FnOnce(&str) -> String) -> Vec<Fault> {
-        let path = self.0.path().join(file);
+    fn faults_after(&self, file: &str, change: impl FnOnce(&str) -> String) -> Vec<Fault> {
+        let path = self.folder.path().join(file);
         let text = fs::read_to_string(&path).unwrap();
-        let before: BTreeSet<Fault> = checker.check(self.0.path()).unwrap().faults.into_iter().collect();
         let changed = change(&text);
         assert_ne!(changed, text, "{file} is not changed");
         fs::write(&path, changed).unwrap();
-        let after = checker.check(self.0.path()).unwrap().faults;
+        let after = self.checker.check(self.folder.path()).unwrap().faults;
         fs::write(&path, text).unwrap();
-        after.into_iter().filter(|fault| !before.contains(fault)).collect()
+        after.into_iter().filter(|fault| !self.before.contains(fault)).collect()
     }
 }
 
@@ -186,9 +190,9 @@ const BREAKS: [(&str, &str, &str, &str); 34] = [
 
 #[test]
 fn what_does_not_fit_is_found_with_its_file_and_the_reason() {
-    let (checker, copy) = (checker(), Copy::new());
+    let copy = Copy::new();
     for (file, from, to, expected) in BREAKS {
-        let faults = copy.faults_after(&checker, file, |text| text.replace(from, to));
+        let faults = copy.faults_after(file, |text| text.replace(from, to));
         let found = faults.iter().any(|fault| fault.to_string().contains(expected));
         assert!(found, "{file}: {from:?} as {to:?}, expected {expected:?}: {faults:#?}");
     }
@@ -196,8 +200,8 @@ fn what_does_not_fit_is_found_with_its_file_and_the_reason() {
 
 #[test]
 fn weights_that_sum_to_nothing_are_found() {
-    let (checker, copy) = (checker(), Copy::new());
-    let faults = copy.faults_after(&checker, "base/wasmplugin.yaml", |text| {
+    let copy = Copy::new();
+    let faults = copy.faults_after("base/wasmplugin.yaml", |text| {
         text.replace("weight: 95", "weight: 0").replace("weight: 5", "weight: 0")
     });
     let of_sum = |fault: &&Fault| fault.problem.contains("split: ") && fault.problem.contains("sum");
@@ -207,7 +211,7 @@ fn weights_that_sum_to_nothing_are_found() {
 
 #[test]
 fn an_unknown_key_is_found_in_every_file() {
-    let (checker, copy) = (checker(), Copy::new());
+    let copy = Copy::new();
     // Without their definitions nothing knows the keys of these.
     let unknown =
         ["TrafficExtension", "ScaledObject", "PodMonitor", "PrometheusRule", "EnvoyExtensionPolicy"];
@@ -216,8 +220,7 @@ fn an_unknown_key_is_found_in_every_file() {
         if definitions().is_none() && unknown.iter().any(|kind| text.contains(&format!("kind: {kind}\n"))) {
             continue;
         }
-        let faults =
-            copy.faults_after(&checker, file, |text| text.replacen("kind:", "unexpected: 1\nkind:", 1));
+        let faults = copy.faults_after(file, |text| text.replacen("kind:", "unexpected: 1\nkind:", 1));
         let found = faults.iter().any(|fault| {
             fault.to_string().starts_with(file.as_str()) && fault.problem.contains("unexpected")
         });
@@ -227,8 +230,8 @@ fn an_unknown_key_is_found_in_every_file() {
 
 #[test]
 fn a_file_that_nothing_applies_is_found() {
-    let (checker, copy) = (checker(), Copy::new());
+    let copy = Copy::new();
     let file = "overlays/security/kustomization.yaml";
-    let faults = copy.faults_after(&checker, file, |text| text.replace("- networkpolicy.yaml\n", ""));
+    let faults = copy.faults_after(file, |text| text.replace("- networkpolicy.yaml\n", ""));
     assert!(faults.iter().any(|fault| fault.place == "overlays/security/networkpolicy.yaml"), "{faults:#?}");
 }
