@@ -90,6 +90,11 @@ impl<'a> At<'a> {
         None
     }
 
+    /// The one of `names` that was probably meant.
+    pub fn near<'n>(self, wrong: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+        self.reading.near(wrong, names)
+    }
+
     /// Reports a name that is none of `names`.
     pub fn unknown<'n>(
         self,

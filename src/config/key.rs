@@ -2,6 +2,7 @@
 
 use super::at::{At, Once};
 use super::json::Value;
+use super::words::quote;
 use crate::key::KeySource;
 
 const MAX_SOURCES: usize = 16;
@@ -27,7 +28,14 @@ fn source(at: At<'_>, once: &mut Once<KeySource>) -> Option<KeySource> {
     match at.value() {
         Value::Text(text) => {
             let word = WORDS.into_iter().find(|(word, _)| word == text);
-            let Some((_, source)) = word else { return at.expected(SOURCES) };
+            let Some((_, source)) = word else {
+                let words = WORDS.iter().map(|(word, _)| *word);
+                match at.near(text, words) {
+                    Some(near) => at.report(format!("found {} (did you mean {}?)", at.found(), quote(near))),
+                    None => return at.expected(SOURCES),
+                }
+                return None;
+            };
             once.take(at, source.clone());
             Some(source)
         }

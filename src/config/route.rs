@@ -86,7 +86,8 @@ fn sticky(at: At<'_>) -> Option<Sticky> {
     let object = at.object(&["by", "salt", "rotate_every"])?;
     let by = object.need("by").and_then(|at| {
         let by = key::sources(at)?;
-        if by.is_empty() { at.expected("at least one key source") } else { Some(by) }
+        // A source that could not be read is reported already.
+        if at.children().next().is_none() { at.expected("at least one key source") } else { Some(by) }
     });
     let salt = object.get("salt").and_then(|it| it.plain_text(0..=name::MAX_NAME)).unwrap_or_default();
     Some(Sticky {
