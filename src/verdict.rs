@@ -1,6 +1,7 @@
 //! What is done with a request, as a value.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use prost::Message;
 
@@ -178,6 +179,53 @@ pub struct LocalReply {
     pub http: u32,
     /// For people: what was found, what was wanted. Holds nothing of the client's bytes unescaped.
     pub message: Cow<'static, str>,
+    /// The limit that refused.
+    pub limit: Option<Box<Exceeded>>,
+}
+
+/// A limit that a request exceeds, as its caller is told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    /// The limit's name in the configuration.
+    pub name: Box<str>,
+    /// What may pass at once.
+    pub quota: u64,
+    /// How long an empty limit takes to fill.
+    pub window: Duration,
+    pub remaining: u64,
+    /// When the same request could pass; none when it never can.
+    pub retry_after: Option<Duration>,
+}
+
+impl Exceeded {
+    /// What tells programs when to come again.
+    ///
+    /// Sources: draft-ietf-httpapi-ratelimit-headers-10 for `ratelimit` and `ratelimit-policy`, RFC 9110 section
+    /// 10.2.3 for `retry-after`, gRFC A6 for `grpc-retry-pushback-ms`, of which a negative number means never.
+    fn headers(&self, protocol: Protocol) -> Vec<(&'static str, String)> {
+        let name = self.name.replace('\\', "\\\\").replace('"', "\\\"");
+        let (quota, window, left) = (self.quota, whole_seconds(self.window), self.remaining);
+        let mut headers = vec![("ratelimit-policy", format!("\"{name}\";q={quota};w={window}"))];
+        let reset = self.retry_after.map(whole_seconds);
+        let until = reset.map(|seconds| format!(";t={seconds}")).unwrap_or_default();
+        headers.push(("ratelimit", format!("\"{name}\";r={left}{until}")));
+        headers.extend(reset.map(|seconds| ("retry-after", seconds.to_string())));
+        if protocol != Protocol::Rest {
+            let pushback =
+                self.retry_after.map_or("-1".to_owned(), |wait| rounded_up(wait, 1_000_000).to_string());
+            headers.push(("grpc-retry-pushback-ms", pushback));
+        }
+        headers
+    }
+}
+
+/// A caller that comes too early is refused again, so the time is rounded up.
+fn whole_seconds(duration: Duration) -> u128 {
+    rounded_up(duration, 1_000_000_000)
+}
+
+fn rounded_up(duration: Duration, unit: u128) -> u128 {
+    duration.as_nanos().div_ceil(unit)
 }
 
 /// A reply in the caller's language, for the host to send.
@@ -197,11 +245,12 @@ pub const REASON_HEADER: &str = "x-predictgate-reason";
 
 impl LocalReply {
     pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, http: reason.http(), message: message.into() }
+        Self { reason, http: reason.http(), message: message.into(), limit: None }
     }
 
     pub fn answer(&self, protocol: Protocol) -> Answer {
         let mut headers = vec![(REASON_HEADER, self.reason.name().to_owned())];
+        headers.extend(self.limit.iter().flat_map(|limit| limit.headers(protocol)));
         let mut answer = Answer {
             http: self.http,
             grpc: self.reason.grpc(),
@@ -231,10 +280,15 @@ impl LocalReply {
     /// `google.rpc.Status` for `grpc-status-details-bin`.
     fn details(&self) -> String {
         let info = ErrorInfo { reason: self.reason.name().to_owned(), domain: ERROR_DOMAIN.to_owned() };
+        let mut details = vec![Any::pack("type.googleapis.com/google.rpc.ErrorInfo", &info)];
+        if let Some(wait) = self.limit.as_ref().and_then(|limit| limit.retry_after) {
+            let retry_delay = Some(ProtoDuration::of(wait));
+            details.push(Any::pack("type.googleapis.com/google.rpc.RetryInfo", &RetryInfo { retry_delay }));
+        }
         let status = RpcStatus {
             code: i32::from(self.reason.grpc() as u8),
             message: self.message.clone().into_owned(),
-            details: vec![Any::pack("type.googleapis.com/google.rpc.ErrorInfo", &info)],
+            details,
         };
         base64(&status.encode_to_vec())
     }
@@ -267,6 +321,29 @@ struct ErrorInfo {
     reason: String,
     #[prost(string, tag = "2")]
     domain: String,
+}
+
+/// `google.rpc.RetryInfo`.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<ProtoDuration>,
+}
+
+/// `google.protobuf.Duration`.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct ProtoDuration {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+impl ProtoDuration {
+    fn of(duration: Duration) -> Self {
+        let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        Self { seconds, nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0) }
+    }
 }
 
 impl Any {
@@ -367,6 +444,55 @@ mod tests {
         assert_eq!(status.code, 5);
         let info = ErrorInfo::decode(&*status.details[0].value).unwrap();
         assert_eq!((info.reason.as_str(), info.domain.as_str()), ("model_not_configured", "predictgate"));
+    }
+
+    fn limited(retry_after: Option<Duration>) -> LocalReply {
+        let limit = Exceeded {
+            name: "per \"tenant\"".into(),
+            quota: 20,
+            window: Duration::from_millis(1_500),
+            remaining: 3,
+            retry_after,
+        };
+        LocalReply { limit: Some(Box::new(limit)), ..LocalReply::new(Reason::RateLimited, "limited") }
+    }
+
+    #[track_caller]
+    fn tells(reply: &LocalReply, protocol: Protocol, expected: &[(&str, &str)]) {
+        let answer = reply.answer(protocol);
+        let told: Vec<_> = answer.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let own = ["ratelimit", "ratelimit-policy", "retry-after", "grpc-retry-pushback-ms"];
+        let told: Vec<_> = told.into_iter().filter(|(name, _)| own.contains(name)).collect();
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_limit_says_when_to_come_again() {
+        let reply = limited(Some(Duration::from_micros(1_200_300)));
+        let common = [
+            ("ratelimit-policy", "\"per \\\"tenant\\\"\";q=20;w=2"),
+            ("ratelimit", "\"per \\\"tenant\\\"\";r=3;t=2"),
+            ("retry-after", "2"),
+        ];
+        tells(&reply, Protocol::Rest, &common);
+        tells(&reply, Protocol::Grpc, &[&common[..], &[("grpc-retry-pushback-ms", "1201")]].concat());
+        let status = RpcStatus::decode(&*reply_details(&reply)).unwrap();
+        assert_eq!(status.code, 8);
+        let info = RetryInfo::decode(&*status.details[1].value).unwrap();
+        assert_eq!(info.retry_delay, Some(ProtoDuration { seconds: 1, nanos: 200_300_000 }));
+    }
+
+    #[test]
+    fn a_limit_that_can_never_be_kept_asks_for_no_retry() {
+        let reply = limited(None);
+        let common = [
+            ("ratelimit-policy", "\"per \\\"tenant\\\"\";q=20;w=2"),
+            ("ratelimit", "\"per \\\"tenant\\\"\";r=3"),
+        ];
+        tells(&reply, Protocol::Rest, &common);
+        tells(&reply, Protocol::Grpc, &[&common[..], &[("grpc-retry-pushback-ms", "-1")]].concat());
+        let status = RpcStatus::decode(&*reply_details(&reply)).unwrap();
+        assert_eq!(status.details.len(), 1);
     }
 
     fn reply_details(reply: &LocalReply) -> Vec<u8> {
