@@ -1,8 +1,22 @@
 //! Rate limits: how much of what may pass in a time.
 
+#![deny(clippy::arithmetic_side_effects)]
+
+mod account;
+mod accounts;
+pub mod gcra;
+mod limit;
+mod limiter;
+mod secret;
+mod shared;
+mod slots;
+
 use std::time::Duration;
 
 use crate::units::Mode;
+
+pub use limit::Counts;
+pub use limiter::{Admission, LimitId, Limiter, Quota, Refusal, Spend, Why};
 
 /// The operator's settings of one limit, named as Envoy's `token_bucket`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,107 @@
+//! What a worker keeps of a key that it has seen: the rest of its lease, how much it is asked for, and
+//! the bucket as it was last seen.
+
+use super::gcra::{Gcra, LEASE, Refused, Tat};
+use super::slots::Seat;
+use crate::units::{Instant, nanos};
+
+/// Demand is the sum of what was asked for, of which a part goes in proportion to the time; at a steady rate it is what
+/// comes in this time.
+const MEMORY_NANOS: u64 = 40_000_000;
+
+/// A lease is a sixth of the demand, what comes in 7 ms: a third of the 20 ms in which it can be used, so
+/// that little of it is lost when less comes. At 2,500 requests a second that is a debit every 16 requests.
+const LEASES_IN_DEMAND: u64 = 6;
+
+/// Bits behind the point of the demand.
+const FRACTION: u32 = 16;
+
+/// How long a bucket that was seen empty is believed to be, unless it fills before. It is empty unless another worker's
+/// debit was given back.
+const BELIEF_NANOS: u64 = 20_000_000;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Debited for this worker and not used.
+    tokens: u64,
+    debited_at: Instant,
+    demand: u64,
+    asked_at: Instant,
+    /// The bucket when it was last seen, and when that was.
+    tat: Tat,
+    seen_at: Instant,
+    /// Until a lease is worth debiting: the bucket is left to fill so far.
+    asleep_until: Instant,
+}
+
+impl Account {
+    /// Notes that `cost` is asked for, admitted or not.
+    pub fn ask(&mut self, cost: u64, now: Instant) {
+        let passed = nanos(now.since(self.asked_at)).min(MEMORY_NANOS);
+        let left = u128::from(self.demand).saturating_mul(u128::from(MEMORY_NANOS.saturating_sub(passed)));
+        let left = left.checked_div(u128::from(MEMORY_NANOS)).unwrap_or(0);
+        let more = u64::MAX.checked_shr(FRACTION).map_or(0, |most| cost.min(most)) << FRACTION;
+        self.demand = u64::try_from(left).unwrap_or(u64::MAX).saturating_add(more);
+        self.asked_at = self.asked_at.max(now);
+    }
+
+    /// How many tokens a lease should have at this demand; less than two needs are no lease.
+    pub fn lease(&self, gcra: &Gcra, need: u64) -> Option<u64> {
+        let demand = self.demand.checked_div(LEASES_IN_DEMAND).unwrap_or(0) >> FRACTION;
+        let lease = demand.min(gcra.largest_lease());
+        (need.saturating_mul(2) <= lease).then_some(lease)
+    }
+
+    /// The tokens of the lease that may still be used.
+    pub fn leased(&self, now: Instant) -> u64 {
+        if now.since(self.debited_at) <= LEASE { self.tokens } else { 0 }
+    }
+
+    pub fn use_lease(&mut self, cost: u64) {
+        self.tokens = self.tokens.saturating_sub(cost);
+    }
+
+    pub fn put_lease(&mut self, tokens: u64, now: Instant) {
+        (self.tokens, self.debited_at) = (tokens, now);
+    }
+
+    /// Whether the bucket is known not to admit `cost`, without looking.
+    pub fn is_refused(&self, gcra: &Gcra, cost: u64, now: Instant) -> Option<Refused> {
+        if BELIEF_NANOS <= nanos(now.since(self.seen_at)) {
+            return None;
+        }
+        let refused = gcra.step(self.tat, now, cost).err();
+        if refused.is_none() && now < self.asleep_until && self.lease(gcra, cost).is_some() {
+            return Some(Refused::Exhausted { retry_after: self.asleep_until.since(now) });
+        }
+        refused
+    }
+
+    /// Keeps what the bucket was seen to be. A bucket that is shared is not kept, since the key may have its own next time.
+    pub fn remember(&mut self, seat: Seat, tat: Tat, now: Instant) {
+        if seat == Seat::Shared {
+            self.see(Tat::default(), Instant::default());
+        } else {
+            self.see(tat, now);
+        }
+    }
+
+    fn see(&mut self, tat: Tat, now: Instant) {
+        (self.tat, self.seen_at, self.asleep_until) = (tat, now, Instant::default());
+    }
+
+    /// The bucket was seen too empty for `cost`. Where demand is high, debiting each token as it comes would take a call of
+    /// the host for every other request, so the bucket is left to fill for a lease: nothing is lost with that, because
+    /// the largest lease is an eighth of the bucket or less.
+    pub fn see_empty(&mut self, gcra: &Gcra, tat: Tat, cost: u64, now: Instant) {
+        self.see(tat, now);
+        let lease = self.lease(gcra, cost);
+        if let Some(Err(Refused::Exhausted { retry_after })) = lease.map(|lease| gcra.step(tat, now, lease)) {
+            self.asleep_until = now.after(retry_after);
+        }
+    }
+
+    pub const fn tat(&self) -> Tat {
+        self.tat
+    }
+}
