@@ -9,6 +9,7 @@ pub mod config;
 pub mod exchange;
 pub mod guard;
 pub mod headers;
+pub mod health;
 pub mod hold;
 pub mod host;
 pub mod identity;

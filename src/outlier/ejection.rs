@@ -1,6 +1,6 @@
 //! One target's way out of traffic and back.
 //!
-//! An ejected target gets nothing until its time is over, and then single requests on trial. A trial that succeeds
+//! An ejected target gets nothing until its time is over, and then single requests as probes. A probe that succeeds
 //! opens the way back in steps; one that fails ejects for longer. What was sent before the end of an ejection
 //! proves nothing about the time after it.
 
@@ -13,9 +13,9 @@ use super::OutlierDetection;
 use crate::tally::{Reader, Writer};
 use crate::units::{Instant, Share, nanos};
 
-/// How long a trial may take before another may begin. A worker that dies takes its trial along, and a request
+/// How long a probe may take before another may begin. A worker that dies takes its probe along, and a request
 /// that is never answered must not keep a target out for good.
-pub const TRIAL_EXPIRES: Duration = Duration::from_secs(60);
+pub const PROBE_EXPIRES: Duration = Duration::from_secs(60);
 
 /// What is known of one target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,8 +31,8 @@ pub struct Ejection {
 enum Phase {
     /// Back in traffic, in steps from this moment on; the beginning of time for a target that was never out.
     Back { since: Instant },
-    /// Out of traffic; after `until` on trial, which `trial` began last.
-    Out { trial: Option<Instant> },
+    /// Out of traffic; after `until` it is probed, and `probe` says when the last probe began.
+    Out { probe: Option<Instant> },
 }
 
 impl Default for Phase {
@@ -58,32 +58,32 @@ impl Ejection {
     }
 
     /// Whether what requests from now on show decides about the target's return.
-    pub fn is_on_trial(self, now: Instant) -> bool {
+    pub fn is_on_probation(self, now: Instant) -> bool {
         self.is_out() && self.until <= now
     }
 
-    /// Whether a trial may begin: the ejection is over and no other trial is on its way.
-    pub fn awaits_trial(self, now: Instant) -> bool {
-        let Phase::Out { trial } = self.phase else { return false };
-        self.until <= now && trial.is_none_or(|began| TRIAL_EXPIRES <= now.since(began))
+    /// Whether a probe may begin: the ejection is over and no other probe is on its way.
+    pub fn awaits_probe(self, now: Instant) -> bool {
+        let Phase::Out { probe } = self.phase else { return false };
+        self.until <= now && probe.is_none_or(|began| PROBE_EXPIRES <= now.since(began))
     }
 
-    /// Begins a trial, which [`Self::awaits_trial`].
+    /// Begins a probe, which [`Self::awaits_probe`].
     #[must_use]
-    pub const fn begin_trial(self, now: Instant) -> Self {
+    pub const fn begin_probe(self, now: Instant) -> Self {
         match self.phase {
-            Phase::Out { .. } => Self { phase: Phase::Out { trial: Some(now) }, ..self },
+            Phase::Out { .. } => Self { phase: Phase::Out { probe: Some(now) }, ..self },
             Phase::Back { .. } => self,
         }
     }
 
-    /// The trial that began then is over and showed nothing, so that another may begin. A trial that has expired
+    /// The probe that began then is over and showed nothing, so that another may begin. A probe that has expired
     /// ends no other.
     #[must_use]
-    pub fn end_trial(self, began: Instant) -> Self {
+    pub fn end_probe(self, began: Instant) -> Self {
         match self.phase {
-            Phase::Out { trial } if trial == Some(began) => {
-                Self { phase: Phase::Out { trial: None }, ..self }
+            Phase::Out { probe } if probe == Some(began) => {
+                Self { phase: Phase::Out { probe: None }, ..self }
             }
             _ => self,
         }
@@ -103,7 +103,7 @@ impl Ejection {
         let count = self.count(policy, now).saturating_add(1);
         let time = policy.base_ejection_time.saturating_mul(count).min(policy.max_ejection_time);
         let until = now.after(time).after(jitter(policy.max_ejection_time_jitter, chance));
-        Self { until, count, phase: Phase::Out { trial: None } }
+        Self { until, count, phase: Phase::Out { probe: None } }
     }
 
     /// How many ejections count: one less for each interval in which the target had its whole weight.
@@ -120,8 +120,8 @@ impl Ejection {
         to.number(u64::from(self.count));
         let (kind, at) = match self.phase {
             Phase::Back { since } => (0, since),
-            Phase::Out { trial: None } => (1, Instant::default()),
-            Phase::Out { trial: Some(began) } => (2, began),
+            Phase::Out { probe: None } => (1, Instant::default()),
+            Phase::Out { probe: Some(began) } => (2, began),
         };
         to.number(kind);
         to.number(at.as_nanos());
@@ -133,8 +133,8 @@ impl Ejection {
         let (kind, at) = (from.number()?, Instant::from_nanos(from.number()?));
         let phase = match kind {
             0 => Phase::Back { since: at },
-            1 => Phase::Out { trial: None },
-            2 => Phase::Out { trial: Some(at) },
+            1 => Phase::Out { probe: None },
+            2 => Phase::Out { probe: Some(at) },
             _ => return None,
         };
         Some(Self { until, count, phase })
@@ -166,7 +166,7 @@ mod tests {
 
     /// Ejected at 100 s, tried at 130 s, and back at 131 s.
     fn back() -> Ejection {
-        ejected(100).begin_trial(at(130)).come_back(at(131))
+        ejected(100).begin_probe(at(130)).come_back(at(131))
     }
 
     #[track_caller]
@@ -181,44 +181,44 @@ mod tests {
     }
 
     #[test]
-    fn an_ejected_target_has_no_share_however_long_it_awaits_a_trial() {
+    fn an_ejected_target_has_no_share_however_long_it_awaits_a_probe() {
         check_share(ejected(100), 100, 0);
         check_share(ejected(100), 129, 0);
         check_share(ejected(100), 100_000, 0);
     }
 
     #[test]
-    fn a_trial_begins_exactly_when_the_ejection_ends() {
-        assert!(!ejected(100).awaits_trial(at(129)));
-        assert!(ejected(100).awaits_trial(at(130)));
-        assert!(!Ejection::default().awaits_trial(at(130)));
+    fn a_probe_begins_exactly_when_the_ejection_ends() {
+        assert!(!ejected(100).awaits_probe(at(129)));
+        assert!(ejected(100).awaits_probe(at(130)));
+        assert!(!Ejection::default().awaits_probe(at(130)));
     }
 
     #[test]
-    fn one_trial_runs_at_a_time() {
-        let trying = ejected(100).begin_trial(at(130));
-        assert!(!trying.awaits_trial(at(131)));
-        assert!(trying.end_trial(at(130)).awaits_trial(at(131)));
+    fn one_probe_runs_at_a_time() {
+        let trying = ejected(100).begin_probe(at(130));
+        assert!(!trying.awaits_probe(at(131)));
+        assert!(trying.end_probe(at(130)).awaits_probe(at(131)));
     }
 
     #[test]
-    fn a_trial_that_never_ends_makes_room_for_another_and_does_not_end_it() {
-        let trying = ejected(100).begin_trial(at(130));
-        assert!(!trying.awaits_trial(at(189)));
-        assert!(trying.awaits_trial(at(190)));
-        let second = trying.begin_trial(at(190));
-        assert_eq!(second.end_trial(at(130)), second);
+    fn a_probe_that_never_ends_makes_room_for_another_and_does_not_end_it() {
+        let trying = ejected(100).begin_probe(at(130));
+        assert!(!trying.awaits_probe(at(189)));
+        assert!(trying.awaits_probe(at(190)));
+        let second = trying.begin_probe(at(190));
+        assert_eq!(second.end_probe(at(130)), second);
     }
 
     #[test]
-    fn a_good_trial_opens_in_steps() {
+    fn a_good_probe_opens_in_steps() {
         for (secs, percent) in [(131, 10), (135, 10), (136, 25), (141, 50), (146, 100), (1000, 100)] {
             check_share(back(), secs, percent);
         }
     }
 
     #[test]
-    fn a_failed_trial_ejects_longer_up_to_the_maximum() {
+    fn a_failed_probe_ejects_longer_up_to_the_maximum() {
         let mut ejection = Ejection::default();
         let mut now = at(0);
         let lengths = [30, 60, 90, 120, 120].map(|_| {
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        for ejection in [Ejection::default(), ejected(100), ejected(100).begin_trial(at(130)), back()] {
+        for ejection in [Ejection::default(), ejected(100), ejected(100).begin_probe(at(130)), back()] {
             let mut writer = Writer::default();
             ejection.write(&mut writer);
             let bytes = writer.bytes();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::tally::{Counts, Proportion, increased, slower};
 use crate::units::{Factor, Mode, Share};
 
-pub use ejection::{Ejection, TRIAL_EXPIRES};
+pub use ejection::{Ejection, PROBE_EXPIRES};
 
 /// The operator's settings, named as in Envoy's `outlier_detection`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub enum Cause {
     FailurePercentage,
     SuccessRate,
     Latency,
+    /// The probe after an ejection failed, so that the target stays out for longer.
+    FailedProbe,
 }
 
 impl Cause {
@@ -57,6 +59,7 @@ impl Cause {
             Self::FailurePercentage => "failure_percentage",
             Self::SuccessRate => "success_rate",
             Self::Latency => "latency",
+            Self::FailedProbe => "failed_probe",
         }
     }
 }

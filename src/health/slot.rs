@@ -1,0 +1,298 @@
+//! One worker's side of one model: what it has seen since it last merged, and what it knows of the shared state.
+
+#![deny(clippy::arithmetic_side_effects)]
+
+use super::Observation;
+use super::entry::Entry;
+use super::in_force::Standing;
+use super::names;
+use crate::arena::{Owner, Place};
+use crate::outcome::Outcome;
+use crate::outlier::Ejection;
+use crate::policy::Model;
+use crate::tally::{Counts, Row, RowPart};
+use crate::units::{Instant, Mode, ModelId, RouteId, Share, TargetId};
+
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are facts that do not depend on each other")]
+pub struct Slot {
+    pub model: ModelId,
+    pub key: u64,
+    /// The hash of everything that health keeps of the model.
+    pub config: u64,
+    pub owner: Owner,
+    pub place: Option<Place>,
+    /// The state where the arena has no entry left: this worker's alone.
+    pub alone: Option<Box<Entry>>,
+    pub targets: Vec<LocalTarget>,
+    pub guards: Vec<LocalGuard>,
+    /// The stamp of the shared state that is known here.
+    pub stamp: u64,
+    pub standing: Standing,
+    /// The model is not as configured, in either mode, and the worker follows it.
+    pub stands: bool,
+    /// It has something to merge.
+    pub is_dirty: bool,
+    /// It has merged out of turn since the last tick.
+    pub has_hurried: bool,
+    /// Others must learn of what this worker has changed.
+    pub is_unsaid: bool,
+    /// When a bucket ends that nobody may have closed.
+    pub follow: Option<Instant>,
+    pub is_followed: bool,
+    /// When somebody last listed the model.
+    pub said: Instant,
+    /// The weights of its guarded routes were shown.
+    pub is_shown: bool,
+}
+
+/// What a worker has seen of a target. Without outlier detection a model has none of these.
+#[derive(Debug)]
+pub struct LocalTarget {
+    pub key: u64,
+    pub ejection: Ejection,
+    pub row: Row,
+    pub seen: RowPart,
+    pub counts: Counts,
+    /// A probe that showed nothing is over.
+    pub ended_probe: Option<Instant>,
+}
+
+/// What a worker has seen of a guarded route.
+#[derive(Debug)]
+pub struct LocalGuard {
+    pub route: RouteId,
+    pub key: u64,
+    pub config: u64,
+    pub is_latched: bool,
+    pub row: Row,
+    pub seen: RowPart,
+    pub canary: Counts,
+    pub baseline: Counts,
+}
+
+/// Whether an observation must be merged at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Haste {
+    None,
+    /// A threshold seems crossed.
+    Threshold,
+    /// A probe is over.
+    Probe,
+}
+
+impl Slot {
+    /// None when nothing of the model is to be watched.
+    pub fn new(id: ModelId, model: &Model) -> Option<Self> {
+        let mut guards: Vec<LocalGuard> = Vec::new();
+        for (route_id, route) in (0..).map(RouteId).zip(model.routes.iter()) {
+            let Some(guard) = &route.guard else { continue };
+            let key = names::route(route);
+            // Of two routes that match the same, requests reach only the first.
+            if guards.iter().all(|guard| guard.key != key) {
+                guards.push(LocalGuard {
+                    route: route_id,
+                    key,
+                    config: names::guard(model, route, guard),
+                    is_latched: false,
+                    row: Row::default(),
+                    seen: RowPart::NONE,
+                    canary: Counts::NONE,
+                    baseline: Counts::NONE,
+                });
+            }
+        }
+        let detects = model.outlier_detection.is_some();
+        if !detects && guards.is_empty() {
+            return None;
+        }
+        let targets = model.targets.iter().filter(|_| detects).map(|target| LocalTarget {
+            key: names::name(target.name.as_bytes()),
+            ejection: Ejection::default(),
+            row: Row::default(),
+            seen: RowPart::NONE,
+            counts: Counts::NONE,
+            ended_probe: None,
+        });
+        Some(Self {
+            model: id,
+            key: names::name(model.name.as_bytes()),
+            config: names::model(model, guards.iter().map(|guard| (guard.key, guard.config))),
+            owner: Owner::of("health", &[model.name.as_bytes()]),
+            place: None,
+            alone: None,
+            targets: targets.collect(),
+            guards,
+            stamp: 0,
+            standing: Standing::QUIET,
+            stands: false,
+            is_dirty: false,
+            has_hurried: false,
+            is_unsaid: false,
+            follow: None,
+            is_followed: false,
+            said: Instant::default(),
+            is_shown: false,
+        })
+    }
+
+    /// Counts what became of a request.
+    pub fn record(&mut self, model: &Model, seen: &Observation) -> Haste {
+        let hurries = self.guards.iter_mut().any(|guard| guard.record(model, seen));
+        let mut haste = if hurries { Haste::Threshold } else { Haste::None };
+        if let Some(policy) = &model.outlier_detection
+            && let Some(target) = self.targets.get_mut(usize::from(seen.target.0))
+        {
+            let shows = matches!(seen.outcome, Outcome::Success | Outcome::Failure | Outcome::NotServed);
+            let began = seen.probe.map_or(seen.started, |probe| seen.started.max(probe.0));
+            if !shows {
+                target.ended_probe = seen.probe.map(|probe| probe.0);
+                if target.ended_probe.is_some() {
+                    haste = Haste::Probe;
+                }
+            } else if began < target.ejection.until
+                || (target.ejection.is_out() && seen.now < target.ejection.until)
+            {
+                // It was sent before the ejection ended, and proves nothing of the time after.
+            } else {
+                target.count(seen);
+                let row = target.row.and(target.seen);
+                if target.ejection.is_on_probation(seen.now) {
+                    haste = Haste::Probe;
+                } else if seen.outcome != Outcome::Success
+                    && row.reaches(policy.consecutive_failures, policy.min_clients)
+                {
+                    haste = haste.max(Haste::Threshold);
+                }
+            }
+        }
+        haste
+    }
+
+    /// Forgets what was merged.
+    pub fn clear(&mut self) {
+        self.is_dirty = false;
+        for target in &mut self.targets {
+            target.seen = RowPart::NONE;
+            target.counts.clear();
+            target.ended_probe = None;
+        }
+        for guard in &mut self.guards {
+            guard.seen = RowPart::NONE;
+            guard.canary.clear();
+            guard.baseline.clear();
+        }
+    }
+
+    /// Takes over the shared state.
+    pub fn adopt(&mut self, entry: &Entry) {
+        self.stamp = entry.stamp;
+        for target in &mut self.targets {
+            let state = entry.target(target.key);
+            let ejection = state.map_or_else(Ejection::default, |state| state.ejection);
+            if ejection.until != target.ejection.until {
+                // What was seen under another ejection proves nothing about this one.
+                target.seen = RowPart::NONE;
+                target.counts.clear();
+            }
+            target.ejection = ejection;
+            target.row = state.map_or_else(Row::default, |state| state.row);
+        }
+        for guard in &mut self.guards {
+            let state = entry.guard(guard.key).filter(|state| state.config == guard.config);
+            guard.is_latched = state.is_some_and(|state| state.latch.is_some());
+            guard.row = state.map_or_else(Row::default, |state| state.row);
+        }
+    }
+
+    /// What is in force now by what is known here.
+    pub fn standing_at(&self, model: &Model, now: Instant) -> Standing {
+        let mut standing = Standing::default();
+        if let Some(policy) = model.outlier_detection.as_ref().filter(|policy| policy.mode == Mode::Enforce) {
+            for (id, target) in (0..).map(TargetId).zip(&self.targets) {
+                let share = target.ejection.share(policy, now);
+                if share < Share::WHOLE {
+                    standing.shares.push((id, share));
+                }
+            }
+        }
+        for guard in self.guards.iter().filter(|guard| guard.is_latched) {
+            let route = model.routes.get(usize::from(guard.route.0));
+            if route.and_then(|route| route.guard.as_ref()).is_some_and(|guard| guard.mode == Mode::Enforce) {
+                standing.tripped.push(guard.route);
+            }
+        }
+        standing
+    }
+
+    /// Whether others must know of the model's state, whatever its modes are.
+    pub fn must_be_known(&self, model: &Model, now: Instant) -> bool {
+        let is_away = |target: &LocalTarget| {
+            let policy = model.outlier_detection.as_ref();
+            policy.is_some_and(|policy| target.ejection.share(policy, now) < Share::WHOLE)
+        };
+        self.targets.iter().any(is_away) || self.guards.iter().any(|guard| guard.is_latched)
+    }
+}
+
+impl LocalTarget {
+    fn count(&mut self, seen: &Observation) {
+        count(&mut self.counts, &mut self.seen, seen);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty() && self.ended_probe.is_none()
+    }
+}
+
+impl LocalGuard {
+    /// Counts the answer, and says whether the canary seems to have failed too often in a row.
+    fn record(&mut self, model: &Model, seen: &Observation) -> bool {
+        if self.route != seen.route {
+            return false;
+        }
+        let Some(guard) =
+            model.routes.get(usize::from(self.route.0)).and_then(|route| route.guard.as_deref())
+        else {
+            return false;
+        };
+        if seen.target == guard.baseline {
+            count(&mut self.baseline, &mut RowPart::default(), seen);
+        } else if seen.target == guard.target {
+            count(&mut self.canary, &mut self.seen, seen);
+            let clients = min_clients(model);
+            return !self.is_latched
+                && matches!(seen.outcome, Outcome::Failure | Outcome::NotServed)
+                && self.row.and(self.seen).reaches(guard.consecutive_failures, clients);
+        }
+        false
+    }
+
+    pub const fn is_empty(&self) -> bool {
+        self.canary.is_empty() && self.baseline.is_empty()
+    }
+}
+
+/// How many callers must have seen a row of failures.
+pub fn min_clients(model: &Model) -> u32 {
+    model.outlier_detection.as_ref().map_or(1, |policy| policy.min_clients)
+}
+
+fn count(counts: &mut Counts, row: &mut RowPart, seen: &Observation) {
+    match seen.outcome {
+        Outcome::Neutral => return,
+        Outcome::Success => {
+            row.success();
+            if let Some(latency) = seen.latency {
+                counts.latencies.add(latency);
+            }
+        }
+        Outcome::Failure | Outcome::NotServed => {
+            row.failure(seen.caller);
+            counts.bad = counts.bad.saturating_add(1);
+        }
+        // It is counted, and shows neither that the target works nor that it does not.
+        Outcome::Overload => counts.bad = counts.bad.saturating_add(1),
+    }
+    counts.requests = counts.requests.saturating_add(1);
+}
