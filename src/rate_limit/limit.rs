@@ -175,18 +175,18 @@ impl Limit {
         step: impl FnMut(&mut [u8]) -> (Then, T),
     ) -> Result<T, Unmade> {
         let number = self.entry(fingerprint);
-        let owner = self.owner(number);
-        let (layout, entry) = match &mut self.buckets {
-            Buckets::One(entry) => (Layout::Bucket, Some(entry)),
+        let (layout, slots, entry) = match &mut self.buckets {
+            Buckets::One(entry) => (Layout::Bucket, None, Some(entry)),
             Buckets::Slots { slots, entries } => {
                 if entries.is_empty() {
                     let length = slots.div_ceil(SLOTS_PER_ENTRY);
                     entries.resize_with(usize::try_from(length).unwrap_or(1), Entry::default);
                 }
-                (Layout::Sets, entries.get_mut(number))
+                (Layout::Sets, Some((*slots, number)), entries.get_mut(number))
             }
         };
-        let terms = Terms { owner, layout, gcra: &self.gcra, numbers: self.numbers };
+        let owner = || owner(self.scope.as_deref(), &self.name, slots);
+        let terms = Terms { owner: &owner, layout, gcra: &self.gcra, numbers: self.numbers };
         entry.map_or(Err(Unmade::Alone), |entry| entry.update(at.arena, at.store, at.now, terms, step))
     }
 
@@ -220,26 +220,25 @@ impl Limit {
         }
     }
 
-    fn owner(&self, number: usize) -> Owner {
-        let (scope, is_scoped) = match &self.scope {
-            Some(scope) => (scope.as_bytes(), [1]),
-            None => (&[][..], [0]),
-        };
-        match self.buckets {
-            Buckets::One(_) => Owner::of("limit", &[&is_scoped, scope, self.name.as_bytes()]),
-            Buckets::Slots { slots, .. } => {
-                let place = [&slots.to_le_bytes()[..], &number.to_le_bytes()].concat();
-                Owner::of("limit slots", &[&is_scoped, scope, self.name.as_bytes(), &place])
-            }
-        }
-    }
-
     fn alone(&mut self) -> &mut [u8] {
         if self.alone.is_empty() {
             let bytes = if matches!(self.buckets, Buckets::One(_)) { 8 } else { ENTRY_BYTES };
             self.alone = vec![0; bytes];
         }
         &mut self.alone
+    }
+}
+
+/// Whose an entry of the limit `name` is: the limit's, or the part of a limit with so many slots that has this number.
+fn owner(scope: Option<&str>, name: &str, slots: Option<(u32, usize)>) -> Owner {
+    let (is_scoped, scope) = ([u8::from(scope.is_some())], scope.unwrap_or_default());
+    let limit = [&is_scoped[..], scope.as_bytes(), name.as_bytes()];
+    match slots {
+        None => Owner::of("limit", &limit),
+        Some((slots, number)) => {
+            let [is_scoped, scope, name] = limit;
+            Owner::of("limit slots", &[is_scoped, scope, name, &slots.to_le_bytes(), &number.to_le_bytes()])
+        }
     }
 }
 

@@ -53,9 +53,10 @@ enum State {
 }
 
 /// Whose buckets an entry has, and by which numbers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Terms<'a> {
-    pub owner: Owner,
+    /// Asked only for a claim, since it is a hash of names.
+    pub owner: &'a dyn Fn() -> Owner,
     pub layout: Layout,
     pub gcra: &'a Gcra,
     /// Tells these numbers from others.
@@ -119,7 +120,7 @@ impl Entry {
             State::Unknown | State::Alone { .. } => {
                 let mut body = vec![0; terms.layout.bytes().saturating_add(NUMBERS_BYTES)];
                 adopt(&mut body, terms, now);
-                self.state = match arena.claim(store, now, terms.owner, &body) {
+                self.state = match arena.claim(store, now, (terms.owner)(), &body) {
                     Ok(place) => State::At { place, is_adopted: false },
                     Err(Unclaimed::Full) => State::Alone { retry_at: now.after(RETRY_AFTER) },
                     Err(Unclaimed::Contended) => return Err(Unmade::Conflict),
