@@ -3,7 +3,7 @@
 use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context as _, Result};
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 
 use crate::project::Project;
 use crate::run::Step;
@@ -18,21 +18,42 @@ pub enum Backend {
     Tensorflow,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Two versions of a model, chosen by what a request asks for
+    #[default]
+    Quickstart,
+    /// A canary whose weight is raised and put back while users call
+    Canary,
+}
+
+/// What is shown.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Show {
+    /// The folder of envoy/ that is shown
+    #[arg(long, value_enum, default_value_t)]
+    pub scenario: Scenario,
+    /// What answers
+    #[arg(long, value_enum, default_value_t)]
+    pub backend: Backend,
+}
+
 /// Gets all parts, runs the demo on this terminal and gives its exit code: 0 when it showed what it should.
 ///
 /// # Errors
 ///
 /// Fails when a part cannot be had or the demo cannot be built or started.
-pub fn demo(
-    project: &Project,
-    backend: Backend,
-    arguments: &[String],
-    parts: &mut Parts<'_>,
-) -> Result<ExitCode> {
+pub fn demo(project: &Project, show: Show, arguments: &[String], parts: &mut Parts<'_>) -> Result<ExitCode> {
     let demo = ["-p", "predictgate-e2e", "--bin", "demo"];
     let mut command = project.cargo(&["run", "--quiet"]);
     command.args(demo).arg("--");
-    match backend {
+    match show.scenario {
+        Scenario::Quickstart => {}
+        Scenario::Canary => {
+            command.args(["--scenario", "canary"]);
+        }
+    }
+    match show.backend {
         Backend::ModelServer => parts.hand_to(&mut command)?,
         Backend::Tensorflow => {
             parts.hand_tensorflow_to(&mut command)?;

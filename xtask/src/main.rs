@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::demo::Backend;
+use crate::demo::Show;
 use crate::project::Project;
 use crate::soak::Soak;
 use crate::tiers::{Parts, Tier};
@@ -69,9 +69,8 @@ enum Command {
     Demo {
         #[command(flatten)]
         install: Install,
-        /// What answers
-        #[arg(long, value_enum, default_value_t)]
-        backend: Backend,
+        #[command(flatten)]
+        show: Show,
         /// What the demo itself is told
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<String>,
@@ -125,9 +124,9 @@ fn run(command: Command) -> Result<ExitCode> {
             let options = check::Options { files, envoy: !no_envoy, must_have_envoy: false };
             check::check(&Project::here(false), &options)?;
         }
-        Command::Demo { install: Install { install }, backend, arguments } => {
+        Command::Demo { install: Install { install }, show, arguments } => {
             let project = Project::here(install);
-            return demo::demo(&project, backend, &arguments, &mut Parts::of(&project));
+            return demo::demo(&project, show, &arguments, &mut Parts::of(&project));
         }
         Command::Test { install: Install { install }, tiers } => {
             return Ok(tiers::test(&Project::here(install), &tiers));

@@ -1,11 +1,14 @@
 //! Many users who call one model, over several connections.
 
+use std::cell::OnceCell;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use model_server::client::{Asked, Client, predict_request};
 use model_server::messages::PredictRequest;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::Envoy;
@@ -89,6 +92,40 @@ impl Users {
             }
         }
         Ok(calls.into_iter().flatten().collect())
+    }
+
+    /// Lets every user call, round after round, and lets `act` happen meanwhile: after one round, during the next.
+    /// The last round begins at least `after` the end of it.
+    ///
+    /// # Errors
+    ///
+    /// When the calls cannot be made, or `act` fails.
+    pub async fn call_during<T>(
+        &self,
+        act: impl Future<Output = Result<T>>,
+        after: Duration,
+    ) -> Result<(T, Vec<Vec<Call>>)> {
+        let (begin, begun) = oneshot::channel();
+        let ended = OnceCell::new();
+        let acting = async {
+            // It fails only when the calls have failed, which says so.
+            let _ = begun.await;
+            let output = act.await;
+            let _ = ended.set(Instant::now());
+            output
+        };
+        let calling = async {
+            let mut rounds = vec![self.call(0).await?];
+            let _ = begin.send(());
+            loop {
+                let is_last = ended.get().is_some_and(|ended| *ended + after < Instant::now());
+                rounds.push(self.call(rounds.len()).await?);
+                if is_last {
+                    return Ok(rounds);
+                }
+            }
+        };
+        tokio::try_join!(acting, calling)
     }
 
     async fn call_of(

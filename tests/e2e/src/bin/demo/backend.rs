@@ -38,11 +38,11 @@ impl Backend {
         }
     }
 
-    /// The quickstart in front of the pools.
-    pub fn quickstart(&self) -> Result<Scenario> {
+    /// The scenario of a folder of `envoy/` in front of the pools.
+    pub fn shipped(&self, folder: &str) -> Result<Scenario> {
         match self {
-            Self::Native(pools) => pools.quickstart(),
-            Self::TensorFlow(servers) => Ok(Scenario::shipped("quickstart")?
+            Self::Native(pools) => pools.shipped(folder),
+            Self::TensorFlow(servers) => Ok(Scenario::shipped(folder)?
                 .host(POOLS[0], servers.v1.grpc, servers.v1.rest)
                 .host(POOLS[1], servers.v2.grpc, servers.v2.rest)),
         }

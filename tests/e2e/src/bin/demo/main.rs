@@ -1,4 +1,4 @@
-//! Shows the filter at work: the quickstart as shipped, in a real Envoy, with real Predict calls.
+//! Shows the filter at work: a shipped scenario in a real Envoy, with real Predict calls.
 //!
 //! It ends with exit 0 only if everything was as the configuration says, by the numbers of the answers and by
 //! what the model servers themselves counted.
@@ -6,12 +6,13 @@
 mod backend;
 mod plan;
 mod report;
+mod rollout;
 mod steps;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use backend::Kind;
 use steps::Demo;
@@ -19,14 +20,29 @@ use steps::Demo;
 /// Sends real Predict calls through a real Envoy with the filter, and shows where they went
 #[derive(Parser)]
 struct Options {
+    /// The folder of envoy/ that is shown
+    #[arg(long, value_enum, default_value_t)]
+    scenario: Scenario,
     /// Who computes the answers
     #[arg(long, value_enum, default_value_t)]
     backend: Kind,
+    /// How many users call in the scenario canary
+    #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(1_000..=100_000))]
+    users: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    /// Two versions of a model, chosen by what a request asks for
+    #[default]
+    Quickstart,
+    /// A canary whose weight is raised and put back while users call
+    Canary,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match show(Options::parse().backend).await {
+    match show(&Options::parse()).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -35,7 +51,14 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn show(backend: Kind) -> Result<ExitCode> {
+async fn show(options: &Options) -> Result<ExitCode> {
+    match options.scenario {
+        Scenario::Quickstart => quickstart(options.backend).await,
+        Scenario::Canary => rollout::show(options.backend, options.users as usize).await,
+    }
+}
+
+async fn quickstart(backend: Kind) -> Result<ExitCode> {
     let mut demo = Demo::start(backend).await?;
     demo.routing().await?;
     demo.explanation().await?;

@@ -65,15 +65,17 @@ impl Report {
             let cells = rows.iter().map(|row| row[column].chars().count());
             cells.chain([header[column].chars().count()]).max().unwrap_or(0)
         };
-        let widths: [usize; N] = std::array::from_fn(width);
-        let line = |cells: [&str; N]| {
-            let cells = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-            format!("   {}", cells.collect::<Vec<_>>().join("  ")).trim_end().to_owned()
-        };
-        println!("{}", self.paint(Colour::Bold, &line(header)));
+        let columns = self.columns(std::array::from_fn(|column| (header[column], width(column))));
         for row in rows {
-            println!("{}", line(row.each_ref().map(String::as_str)));
+            columns.row(row);
         }
+    }
+
+    /// Prints the header of a table whose rows come later, one by one. A column is as wide as its name at least.
+    pub fn columns<const N: usize>(&self, columns: [(&str, usize); N]) -> Columns<N> {
+        let columns_of = Columns(columns.map(|(name, width)| width.max(name.chars().count())));
+        println!("{}", self.paint(Colour::Bold, &columns_of.line(columns.map(|(name, _)| name))));
+        columns_of
     }
 
     /// Says how it went.
@@ -96,5 +98,19 @@ impl Report {
             Colour::Red => 31,
         };
         if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// The widths of a table's columns.
+pub struct Columns<const N: usize>([usize; N]);
+
+impl<const N: usize> Columns<N> {
+    pub fn row(&self, cells: &[String; N]) {
+        println!("{}", self.line(cells.each_ref().map(String::as_str)));
+    }
+
+    fn line(&self, cells: [&str; N]) -> String {
+        let cells = cells.iter().zip(self.0).map(|(cell, width)| format!("{cell:width$}"));
+        format!("   {}", cells.collect::<Vec<_>>().join("  ")).trim_end().to_owned()
     }
 }

@@ -40,13 +40,10 @@ impl Demo {
         let mut report = Report::new();
         report.step("Two pools of model servers, and Envoy with the filter in front");
         let backend = Backend::start(kind).await?;
-        let scenario = backend.quickstart()?;
+        let scenario = backend.shipped("quickstart")?;
         let configuration = scenario.plugin.configuration()?;
         let envoy = scenario.start().await?;
-        for pool in POOLS {
-            envoy.wait_for_healthy(pool).await?;
-            envoy.wait_for_healthy(&format!("{pool}-rest")).await?;
-        }
+        envoy.wait_until_healthy().await?;
         report.say(&format!("pools: {}, both with the model {MODEL}", backend.who()));
         report.say("tfs-v1: version 1, which computes 0.5x + 2; label stable");
         report.say("tfs-v2: version 2, which computes 0.5x + 3; label canary");
