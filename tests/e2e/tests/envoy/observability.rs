@@ -2,8 +2,10 @@
 
 use model_server::client::{Asked, predict_request};
 use predictgate_e2e::pools::MODEL;
+use predictgate_e2e::wait::until;
 use serde_json::json;
 
+use super::native::{Caller, Native};
 use super::stage::{Stage, X};
 
 #[tokio::test]
@@ -88,4 +90,37 @@ async fn the_access_log_tells_successes_from_refusals() {
     assert_eq!(refused["details"], "model_not_configured");
     assert_eq!(refused["upstream_host"], json!(null));
     assert_eq!(refused["target"], json!(null));
+}
+
+#[tokio::test]
+async fn at_level_debug_every_decision_is_logged_also_of_those_who_do_not_ask() {
+    let stage = Stage::shipped("canary", |mut scenario| {
+        scenario.log = Some("wasm:debug".to_owned());
+        scenario.reconfigured(|it| drop(it.as_object_mut().unwrap().remove("explain")))
+    });
+    let stage = stage.await;
+    let client = stage.client().await;
+    client.predict(&predict_request(MODEL, Asked::Version(2), &X)).await.unwrap();
+    client.predict(&predict_request("bert", Asked::Latest, &X)).await.unwrap();
+    let native = Native::of(stage.envoy.plugin());
+    let mut lines = vec![
+        "model=resnet;asked=version.2;route=version-2;target=canary;reason=split".to_owned(),
+        "model=bert;asked=latest;reason=model_not_configured".to_owned(),
+    ];
+    for user in 0..20 {
+        let user = format!("user-{user}");
+        let caller = client.clone().with_metadata("x-user-id", &user);
+        let reply = caller.predict(&predict_request(MODEL, Asked::Latest, &X)).await.unwrap();
+        assert_eq!(reply.header("x-predictgate-decision"), None);
+        let target = native.target(&Caller::with_header("x-user-id", &user));
+        lines.push(format!("model=resnet;asked=latest;route=rollout;target={target};reason=split"));
+    }
+    until("all decisions to be logged", || async {
+        let log = stage.envoy.log();
+        let said = log.lines().filter_map(|line| line.split_once("wasm log predictgate: model="));
+        let said: Vec<_> = said.map(|(_, line)| format!("model={line}")).collect();
+        Ok((said == lines).then_some(()))
+    })
+    .await
+    .unwrap();
 }

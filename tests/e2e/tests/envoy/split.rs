@@ -4,36 +4,42 @@ use std::time::{Duration, Instant};
 
 use predictgate_e2e::plugin::PluginFile;
 use predictgate_e2e::users::{Call, USER, Users};
-use predictgate_e2e::{Update, share};
+use predictgate_e2e::{Scenario, Update, share};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 use super::native::{Caller, Native};
 use super::stage::Stage;
 
 const USERS: usize = 4_000;
-const ROUNDS: usize = 5;
+/// Of all users together.
+const REQUESTS: usize = 20_000;
 /// A change of the weights acts within this time.
 const SOON: Duration = Duration::from_secs(1);
 
 /// The versions that the two targets serve.
-const STABLE: i64 = 1;
-const CANARY: i64 = 2;
+pub const STABLE: i64 = 1;
+pub const CANARY: i64 = 2;
 
 /// The canary scenario with four workers.
-async fn stage() -> Stage {
+pub async fn stage() -> Stage {
     Stage::shipped("canary", |scenario| Ok(scenario.concurrency(4))).await
 }
 
-/// Gives the canary this share, in percent.
-fn canary_percent(plugin: &PluginFile, percent: u32) -> String {
+/// The file with this share of the canary, in percent, and no ramp.
+pub fn with_canary_percent(plugin: &PluginFile, percent: u32) -> PluginFile {
     let mut configuration = plugin.configuration().unwrap();
     let rollout = rollout(&mut configuration);
-    rollout["split"][0]["weight"] = json!(100 - percent);
-    rollout["split"][1]["weight"] = json!(percent);
-    configuration.to_string()
+    rollout["split"] = json!([
+        { "target": "stable", "weight": 100 - percent },
+        { "target": "canary", "weight": percent },
+    ]);
+    rollout.as_object_mut().unwrap().remove("ramp");
+    let mut plugin = plugin.clone();
+    plugin.configure(&configuration.to_string());
+    plugin
 }
 
+/// The route that deals out.
 pub fn rollout(configuration: &mut Value) -> &mut Value {
     let rollout = &mut configuration["models"][0]["routes"][4];
     assert_eq!(rollout["name"], "rollout");
@@ -60,12 +66,13 @@ pub fn assert_answers(calls: &[Call], versions: &[i64]) {
     assert!(different.is_empty(), "{} of {}: {:?}", different.len(), calls.len(), different.first());
 }
 
-fn count(versions: &[i64], version: i64) -> usize {
+pub fn count(versions: &[i64], version: i64) -> usize {
     versions.iter().filter(|it| **it == version).count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_user_sees_one_target_whichever_worker_is_asked_and_the_shares_hold() {
+    const ROUNDS: usize = REQUESTS / USERS;
     let stage = stage().await;
     let users = Users::connect(&stage.envoy, USERS).await.unwrap();
     let versions = versions(stage.envoy.plugin(), &users);
@@ -84,13 +91,12 @@ async fn each_user_sees_one_target_whichever_worker_is_asked_and_the_shares_hold
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_gateway_agrees_on_every_user() {
-    let percent = |it: &mut Value| {
-        rollout(it)["split"] =
-            json!([{ "target": "stable", "weight": 1 }, { "target": "canary", "weight": 1 }])
+    let half = |mut scenario: Scenario| {
+        scenario.plugin = with_canary_percent(&scenario.plugin, 50);
+        Ok(scenario)
     };
-    let one = Stage::shipped("canary", |scenario| scenario.reconfigured(percent)).await;
-    let replica = one.pools.shipped("canary").unwrap().reconfigured(percent).unwrap();
-    let replica = replica.start().await.unwrap();
+    let one = Stage::shipped("canary", half).await;
+    let replica = half(one.pools.shipped("canary").unwrap()).unwrap().start().await.unwrap();
     replica.wait_until_healthy().await.unwrap();
     let users = Users::connect(&one.envoy, USERS / 2).await.unwrap();
     let others = Users::connect(&replica, USERS / 2).await.unwrap();
@@ -101,23 +107,6 @@ async fn a_second_gateway_agrees_on_every_user() {
     assert!(share::holds(canary, USERS / 2, 0.5), "{canary} of {} users have the canary", USERS / 2);
 }
 
-/// Lets all users call, round after round, until a round began `SOON` after `changed` at the earliest.
-async fn call_until_changed(
-    users: &Users,
-    changed: watch::Receiver<Option<Instant>>,
-    began: &watch::Sender<usize>,
-) -> Vec<Vec<Call>> {
-    let mut rounds = Vec::new();
-    loop {
-        let is_last = changed.borrow().is_some_and(|changed| changed + SOON < Instant::now());
-        began.send_replace(rounds.len());
-        rounds.push(users.call(rounds.len()).await.unwrap());
-        if is_last && ROUNDS <= rounds.len() {
-            return rounds;
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_weight_acts_within_a_second_on_open_connections_moves_whom_it_must_and_fails_nobody() {
     let mut stage = stage().await;
@@ -125,19 +114,16 @@ async fn a_changed_weight_acts_within_a_second_on_open_connections_moves_whom_it
     let before = versions(stage.envoy.plugin(), &users);
     let connections: u64 = stage.envoy.connections_by_worker().await.unwrap().iter().sum();
 
-    let (change, changed) = watch::channel(None);
-    let (begin, mut began) = watch::channel(0);
-    let calling = {
-        let users = users.clone();
-        tokio::spawn(async move { call_until_changed(&users, changed, &begin).await })
+    let next = with_canary_percent(stage.envoy.plugin(), 25);
+    let change = async {
+        let at = Instant::now();
+        assert_eq!(stage.envoy.publish(next).await?, Update::Accepted);
+        Ok(at)
     };
-    // A round is over with the old weights, and another is under way.
-    began.wait_for(|round| *round == 1).await.unwrap();
-    let at = Instant::now();
-    let update = stage.envoy.configure(&canary_percent(stage.envoy.plugin(), 25)).await.unwrap();
-    assert_eq!(update, Update::Accepted);
-    change.send_replace(Some(at));
-    let rounds = calling.await.unwrap();
+    let (at, mut rounds) = users.call_during(change, SOON).await.unwrap();
+    while rounds.len() * USERS < REQUESTS {
+        rounds.push(users.call(rounds.len()).await.unwrap());
+    }
 
     let after = versions(stage.envoy.plugin(), &users);
     assert_answers(&rounds[0], &before);
@@ -162,7 +148,6 @@ async fn a_changed_weight_acts_within_a_second_on_open_connections_moves_whom_it
     eprintln!(
         "{calls} calls, 0 failed; {moved} of {USERS} users moved, {back} back; in force after {last_old:?}"
     );
-    assert!(ROUNDS * USERS <= calls);
     assert!(last_old < SOON, "the old weights held for {last_old:?}");
     assert_eq!(back, 0);
     assert!(share::holds(count(&before, CANARY), USERS, 0.05));
@@ -190,8 +175,8 @@ async fn a_bad_file_leaves_the_weights_in_force() {
 async fn configured_weights_are_shown_in_thousandths() {
     let mut stage = stage().await;
     assert_weights(&stage, 950.0, 50.0).await;
-    let next = canary_percent(stage.envoy.plugin(), 25);
-    assert_eq!(stage.envoy.configure(&next).await.unwrap(), Update::Accepted);
+    let next = with_canary_percent(stage.envoy.plugin(), 25);
+    assert_eq!(stage.envoy.publish(next).await.unwrap(), Update::Accepted);
     assert_weights(&stage, 750.0, 250.0).await;
     let samples = stage.envoy.admin.prometheus().await.unwrap();
     let weights = samples.iter().filter(|it| it.name == "predictgate_weight").count();
