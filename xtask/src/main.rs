@@ -7,6 +7,7 @@ mod ci;
 mod config_files;
 mod demo;
 mod fuzz;
+mod image;
 mod kept;
 mod manifests;
 mod node;
@@ -61,6 +62,20 @@ enum Command {
         /// Leave out `envoy --mode validate`
         #[arg(long)]
         no_envoy: bool,
+    },
+    /// Put the filter into an OCI image for Istio and Envoy Gateway: target/image (seconds)
+    ///
+    /// One module makes one digest. `--push` takes the credentials of `docker login`, and prints the address that
+    /// pins the image, for the `url` of a WasmPlugin.
+    Image {
+        #[command(flatten)]
+        install: Install,
+        /// Push it to this reference
+        #[arg(long, value_name = "REGISTRY/NAME:TAG")]
+        push: Option<String>,
+        /// Speak HTTP, to a registry on this machine
+        #[arg(long)]
+        plain_http: bool,
     },
     /// Show real Predict calls going through a real Envoy with the filter (minutes the first time, then seconds)
     ///
@@ -123,6 +138,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Check { files, no_envoy } => {
             let options = check::Options { files, envoy: !no_envoy, must_have_envoy: false };
             check::check(&Project::here(false), &options)?;
+        }
+        Command::Image { install: Install { install }, push: reference, plain_http } => {
+            image::image(&Project::here(install), &image::Push { reference, plain_http })?;
         }
         Command::Demo { install: Install { install }, show, arguments } => {
             let project = Project::here(install);

@@ -54,6 +54,14 @@ impl Project {
     /// The cargo that runs this command.
     pub fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        // These are of the package xtask. Build scripts that look at them would run again, and all that depends on
+        // them be compiled again, whenever one changes between this command and plain cargo.
+        for (name, _) in env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+                command.env_remove(&*name);
+            }
+        }
         command.args(arguments);
         command
     }

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::project::Project;
 use crate::report::{Ran, Report, Unable};
 use crate::run::{Unavailable, is_unavailable};
-use crate::{cases, fuzz, manifests, node, tools, wasm};
+use crate::{cases, fuzz, image, manifests, node, tools, wasm};
 
 /// What needs nothing but a native Rust.
 const UNIT: [&str; 10] = [
@@ -35,6 +35,8 @@ pub enum Tier {
     Judge,
     /// The manifests of istio/: by types, by CRDs where they are at hand, and among themselves
     Manifests,
+    /// The filter as an OCI image, in a real registry
+    Image,
     /// The built module in a host that scripts what Envoy does
     Abi,
     /// The built module in a real Envoy, before the native model server
@@ -50,6 +52,7 @@ impl Tier {
             Self::Wasm32 => "wasm32",
             Self::Judge => "judge",
             Self::Manifests => "manifests",
+            Self::Image => "image",
             Self::Abi => "abi",
             Self::Envoy => "envoy",
             Self::Tensorflow => "tensorflow",
@@ -142,6 +145,7 @@ pub fn run(project: &Project, tier: Tier, parts: &mut Parts<'_>) -> Result<Ran> 
         Tier::Wasm32 => return node::test(project),
         Tier::Judge => return fuzz::judge(project, "200000"),
         Tier::Manifests => return manifests::test(project),
+        Tier::Image => return image::test(project, parts),
         Tier::Abi => {
             let mut command = test(&["-p", "predictgate-abi"]);
             command.env("PREDICTGATE_WASM", parts.module()?);
