@@ -8,13 +8,15 @@
 pub mod accept;
 mod push;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use flate2::{Compression, GzBuilder};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 pub use push::{Registry, push};
@@ -48,13 +50,47 @@ impl Blob {
         Self { bytes, digest }
     }
 
-    fn json(value: &Value) -> Self {
-        Self::new(value.to_string().into_bytes())
+    fn json(value: &impl Serialize) -> Result<Self> {
+        Ok(Self::new(serde_json::to_vec(value)?))
     }
 
-    fn descriptor(&self, media_type: &str) -> Value {
-        json!({ "mediaType": media_type, "digest": self.digest, "size": self.bytes.len() })
+    fn descriptor(&self, media_type: &'static str) -> Descriptor<'_> {
+        Descriptor { media_type, digest: &self.digest, size: self.bytes.len() }
     }
+}
+
+// The order of fields is part of the digest, so these are types: the order of a JSON map hangs on the features that
+// some other package asks of serde_json.
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor<'a> {
+    media_type: &'static str,
+    digest: &'a str,
+    size: usize,
+}
+
+#[derive(Serialize)]
+struct Config<'a> {
+    architecture: &'static str,
+    os: &'static str,
+    rootfs: RootFs<'a>,
+}
+
+#[derive(Serialize)]
+struct RootFs<'a> {
+    r#type: &'static str,
+    diff_ids: [&'a str; 1],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest<'a> {
+    schema_version: u32,
+    media_type: &'static str,
+    config: Descriptor<'a>,
+    layers: [Descriptor<'a>; 1],
+    annotations: BTreeMap<&'static str, &'a str>,
 }
 
 impl Image {
@@ -67,24 +103,23 @@ impl Image {
         ensure!(module.starts_with(MAGIC), "not a Wasm module: it does not begin with \\0asm and version 1");
         let tar = tar(module)?;
         let layer = Blob::new(gzip(&tar)?);
-        let config = Blob::json(&json!({
-            "architecture": "wasm",
-            "os": "wasip1",
-            "config": {},
-            "rootfs": { "type": "layers", "diff_ids": [digest(&tar)] },
-        }));
-        let manifest = Blob::json(&json!({
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "config": config.descriptor(CONFIG),
-            "layers": [layer.descriptor(LAYER)],
-            "annotations": {
-                "module.wasm.image/variant": "compat",
-                "org.opencontainers.image.title": "predictgate",
-                "org.opencontainers.image.version": version,
-                "org.opencontainers.image.licenses": "Apache-2.0",
-            },
-        }));
+        let config = Blob::json(&Config {
+            architecture: "wasm",
+            os: "wasip1",
+            rootfs: RootFs { r#type: "layers", diff_ids: [&digest(&tar)] },
+        })?;
+        let manifest = Blob::json(&Manifest {
+            schema_version: 2,
+            media_type: MANIFEST,
+            config: config.descriptor(CONFIG),
+            layers: [layer.descriptor(LAYER)],
+            annotations: BTreeMap::from([
+                ("module.wasm.image/variant", "compat"),
+                ("org.opencontainers.image.title", "predictgate"),
+                ("org.opencontainers.image.version", version),
+                ("org.opencontainers.image.licenses", "Apache-2.0"),
+            ]),
+        })?;
         Ok(Self { config, layer, manifest })
     }
 
@@ -180,7 +215,8 @@ mod tests {
         let layout = folder.path().join("image");
         image.write(&layout).unwrap();
         image.write(&layout).unwrap();
-        let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+        let index: serde_json::Value =
+            serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
         assert_eq!(index["manifests"][0]["digest"], image.manifest.digest);
         for blob in [image.config, image.layer, image.manifest] {
             let path = layout.join("blobs").join(blob.digest.replace(':', "/"));
