@@ -16,7 +16,8 @@ fn exchange(criterion: &mut Criterion) {
     for models in [10, 10_000] {
         let policy = policy(models);
         let headers = request_headers();
-        let mut local = Local::seeded(1);
+        let host = Silent::default();
+        let mut local = Local::new(&policy, 1, 2);
         let mut message = predict("model-00000", 1000);
         let name_at = message.windows(11).position(|bytes| bytes == b"model-00000").unwrap_or_default();
         let mut rng = Rng::seeded(2);
@@ -33,7 +34,7 @@ fn exchange(criterion: &mut Criterion) {
                     policy: &policy,
                     local: &mut local,
                     now: Instant::default(),
-                    host: &Silent,
+                    host: &host,
                     explains: false,
                 };
                 let mut exchange = Exchange::new(1);

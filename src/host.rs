@@ -1,6 +1,7 @@
 //! What a decision asks the host for, beside headers and body.
 
-use crate::units::WallTime;
+use crate::store::{MemStore, SharedStore};
+use crate::units::{Instant, WallTime};
 
 /// The host of one request. Each answer costs a call, so nothing is asked that the configuration does not need.
 pub trait Host {
@@ -15,11 +16,19 @@ pub trait Host {
 
     /// The highest wall time seen, so that a clock which is put back moves nobody.
     fn wall_time(&self) -> WallTime;
+
+    /// The monotonic clock, for what cannot wait for the next callback.
+    fn now(&self) -> Instant;
+
+    /// What all workers have in common.
+    fn store(&self) -> &dyn SharedStore;
 }
 
-/// A host that knows nothing, at the beginning of time.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Silent;
+/// A host that knows nothing, at the beginning of time, and has one worker.
+#[derive(Debug, Default)]
+pub struct Silent {
+    store: MemStore,
+}
 
 impl Host for Silent {
     fn source_address(&self) -> Option<Vec<u8>> {
@@ -36,5 +45,13 @@ impl Host for Silent {
 
     fn wall_time(&self) -> WallTime {
         WallTime::default()
+    }
+
+    fn now(&self) -> Instant {
+        Instant::default()
+    }
+
+    fn store(&self) -> &dyn SharedStore {
+        &self.store
     }
 }

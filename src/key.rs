@@ -133,11 +133,13 @@ fn without_port(address: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
     use crate::host::Silent;
-    use crate::units::{Version, WallTime};
+    use crate::store::SharedStore;
+    use crate::units::{Instant, Version, WallTime};
     #[cfg(target_arch = "wasm32")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
-    struct Told;
+    #[derive(Default)]
+    struct Told(Silent);
 
     impl Host for Told {
         fn source_address(&self) -> Option<Vec<u8>> {
@@ -153,7 +155,15 @@ mod tests {
         }
 
         fn wall_time(&self) -> WallTime {
-            WallTime::default()
+            self.0.wall_time()
+        }
+
+        fn now(&self) -> Instant {
+            self.0.now()
+        }
+
+        fn store(&self) -> &dyn SharedStore {
+            self.0.store()
         }
     }
 
@@ -183,7 +193,7 @@ mod tests {
     #[test]
     fn every_value_of_a_header_counts_whatever_its_bytes() {
         let pairs: [(&str, &[u8]); 3] = [("x-user", b"\xff\x00"), ("x-other", b"o"), ("x-user", b"b")];
-        assert!(check(&[header("x-user")], &pairs, &Silent, &[&[b"\xff\x00", b"b"]]));
+        assert!(check(&[header("x-user")], &pairs, &Silent::default(), &[&[b"\xff\x00", b"b"]]));
     }
 
     #[test]
@@ -191,12 +201,12 @@ mod tests {
         assert!(check(
             &[header("x-user"), header("x-device")],
             &[("x-device", b"")],
-            &Silent,
+            &Silent::default(),
             &[&[], &[b""]]
         ));
-        assert!(!check(&[header("x-user")], &[], &Silent, &[&[]]));
+        assert!(!check(&[header("x-user")], &[], &Silent::default(), &[&[]]));
         let told = [KeySource::SourceIp, KeySource::PeerSan, KeySource::JwtClaim("sub".into())];
-        assert!(!check(&told, &[], &Silent, &[&[], &[], &[]]));
+        assert!(!check(&told, &[], &Silent::default(), &[&[], &[], &[]]));
     }
 
     #[test]
@@ -219,13 +229,13 @@ mod tests {
             &[b"7"],
             &[b"Predict"],
         ];
-        assert!(check(&sources, &[], &Told, &expected));
+        assert!(check(&sources, &[], &Told::default(), &expected));
     }
 
     #[test]
     fn what_is_called_does_not_tell_who_calls() {
-        assert!(!check(&[header("x-user"), KeySource::Model], &[], &Silent, &[&[], &[b"resnet"]]));
-        assert!(check(&[KeySource::Model], &[], &Silent, &[&[b"resnet"]]));
+        assert!(!check(&[header("x-user"), KeySource::Model], &[], &Silent::default(), &[&[], &[b"resnet"]]));
+        assert!(check(&[KeySource::Model], &[], &Silent::default(), &[&[b"resnet"]]));
     }
 
     #[test]

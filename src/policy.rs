@@ -10,10 +10,10 @@ use crate::guard::Guard;
 use crate::key::KeySource;
 use crate::matching::{HeaderMatch, Match};
 use crate::outlier::OutlierDetection;
-use crate::rate_limit::RateLimit;
+use crate::rate_limit::{LimitId, RateLimit};
 use crate::route::Names;
 use crate::split::{KeyHash, Ramp, Split};
-use crate::units::{Asked, Share, TargetId};
+use crate::units::{Asked, ModelId, Share, TargetId};
 
 /// One plugin configuration.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct Policy {
     pub names: Names,
     /// Limits across models.
     pub rate_limits: Vec<Limit>,
+    /// Some limit counts examples, so that the sizes of inputs are read.
+    pub counts_examples: bool,
     pub unmatched: Otherwise,
     pub admin_methods: AdminMethods,
     pub explain: Option<Explain>,
@@ -31,6 +33,33 @@ pub struct Policy {
     pub state_namespace: Box<str>,
     /// Every request header that some target sets, without repetition and sorted: a client's own are removed.
     pub owned_headers: Vec<Box<str>>,
+}
+
+impl Policy {
+    /// Every limit with the model that it belongs to, in the order of their [`LimitId`]s.
+    pub fn limits(&self) -> impl Iterator<Item = (Option<ModelId>, &Limit)> {
+        let of_models = (0..).zip(&self.models).flat_map(|(place, model)| {
+            model.rate_limits.iter().map(move |limit| (Some(ModelId(place)), limit))
+        });
+        of_models.chain(self.rate_limits.iter().map(|limit| (None, limit)))
+    }
+
+    /// The limit with this place, and its model.
+    pub fn limit(&self, id: LimitId) -> Option<(Option<ModelId>, &Limit)> {
+        if let Some(limit) = self
+            .rate_limits
+            .first()
+            .and_then(|first| self.rate_limits.get(usize::try_from(id.0.checked_sub(first.id.0)?).ok()?))
+        {
+            return Some((None, limit));
+        }
+        // The model's first limit is the last that does not come after it.
+        let after = self.models.partition_point(|model| model.first_limit <= id);
+        let place = after.checked_sub(1)?;
+        let model = self.models.get(place)?;
+        let limit = model.rate_limits.get(usize::try_from(id.0.checked_sub(model.first_limit.0)?).ok()?)?;
+        Some((Some(ModelId(u32::try_from(place).ok()?)), limit))
+    }
 }
 
 /// How the model of a request is found out.
@@ -98,6 +127,8 @@ pub struct Model {
     /// For what no route matches; a model whose last route takes everything never needs it.
     pub otherwise: Otherwise,
     pub rate_limits: Vec<Limit>,
+    /// The place of its first limit, or where that would be.
+    pub first_limit: LimitId,
     pub outlier_detection: Option<OutlierDetection>,
 }
 
@@ -151,6 +182,8 @@ pub struct Mirror {
 /// A rate limit with what it applies to.
 #[derive(Clone, Debug)]
 pub struct Limit {
+    /// Its place among all limits of the policy: those of the models first, in order, then those across models.
+    pub id: LimitId,
     pub by: Vec<KeySource>,
     pub matcher: Match,
     pub rate: RateLimit,

@@ -109,9 +109,10 @@ fn predict(spec: &str) -> Vec<u8> {
 ///
 /// Shows the last verdict and the explanation.
 fn play(policy: &Policy, case: &Case, chunk: usize) -> (String, Vec<String>, Option<String>) {
-    let mut local = Local::seeded(1);
+    let host = Silent::default();
+    let mut local = Local::new(policy, 1, 2);
     let mut world =
-        World { policy, local: &mut local, now: Instant::default(), host: &Silent, explains: false };
+        World { policy, local: &mut local, now: Instant::default(), host: &host, explains: false };
     let mut exchange = Exchange::new(1);
     let (headers, removed) = sanitise(policy, case.request_headers());
     let body = case.body();

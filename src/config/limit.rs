@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::at::{At, Once};
 use super::{MODE, key, matching, time};
 use crate::policy::Limit;
-use crate::rate_limit::{Cost, OnError, RateLimit, TokenBucket};
+use crate::rate_limit::{Cost, LimitId, OnError, RateLimit, TokenBucket};
 
 const MAX_LIMITS: usize = 256;
 
@@ -27,6 +27,8 @@ fn limit(at: At<'_>, names: &mut Once<Box<str>>) -> Option<Limit> {
         mode: object.get("mode").and_then(|it| it.choice(&MODE)).unwrap_or_default(),
     };
     Some(Limit {
+        // The whole configuration tells its place.
+        id: LimitId(0),
         by: object.get("by").and_then(key::sources).unwrap_or_default(),
         matcher: object.get("match").and_then(matching::matcher).unwrap_or_default(),
         rate,

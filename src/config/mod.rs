@@ -22,7 +22,8 @@ mod words;
 
 use std::fmt;
 
-use crate::policy::{AdminMethods, Explain, Histograms, Otherwise, Policy};
+use crate::policy::{AdminMethods, Explain, Histograms, Limit, Model, Otherwise, Policy};
+use crate::rate_limit::{Cost, LimitId};
 use crate::units::Mode;
 use at::{At, Reading};
 
@@ -98,12 +99,15 @@ fn policy(root: At<'_>) -> Option<Policy> {
     for name in [&identity.model_header, &identity.version_header, &identity.label_header] {
         root.reading.headers.read(name);
     }
-    let (models, names) = object.need("models").map(model::models).unwrap_or_default();
+    let (mut models, names) = object.need("models").map(model::models).unwrap_or_default();
+    let mut rate_limits = object.get("rate_limits").map(limit::limits).unwrap_or_default();
+    let counts_examples = number(&mut models, &mut rate_limits);
     Some(Policy {
         identity,
         models,
         names,
-        rate_limits: object.get("rate_limits").map(limit::limits).unwrap_or_default(),
+        rate_limits,
+        counts_examples,
         unmatched: object.get("unmatched").and_then(|it| it.choice(&OTHERWISE)).unwrap_or(Otherwise::Pass),
         admin_methods: object
             .get("admin_methods")
@@ -117,6 +121,26 @@ fn policy(root: At<'_>) -> Option<Policy> {
             .unwrap_or_else(|| "predictgate".into()),
         owned_headers: header::owned(root.reading),
     })
+}
+
+/// Gives every limit its place among all, and says whether one counts examples.
+fn number(models: &mut [Model], top: &mut [Limit]) -> bool {
+    let mut next = 0_u32;
+    let mut counts_examples = false;
+    let mut place = |limits: &mut [Limit]| {
+        let first = LimitId(next);
+        for limit in limits {
+            limit.id = LimitId(next);
+            counts_examples |= limit.rate.cost == Cost::Batch;
+            next = next.saturating_add(1);
+        }
+        first
+    };
+    for model in models {
+        model.first_limit = place(&mut model.rate_limits);
+    }
+    place(top);
+    counts_examples
 }
 
 const OTHERWISE: [(&str, Otherwise); 2] = [("pass", Otherwise::Pass), ("reject", Otherwise::Reject)];

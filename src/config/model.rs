@@ -8,6 +8,7 @@ use hashbrown::{HashMap, HashSet};
 use super::at::{At, Once};
 use super::{OTHERWISE, health, limit, name, route};
 use crate::policy::{Model, Otherwise, Rewrite, Route, Target};
+use crate::rate_limit::LimitId;
 use crate::route::Names;
 use crate::units::{Asked, ModelId, TargetId};
 
@@ -81,6 +82,7 @@ fn model(at: At<'_>, place: ModelId, names: &mut Names, known: &mut Common) -> O
         routes: common(&mut known.routes, routes),
         otherwise: otherwise.flatten().unwrap_or(Otherwise::Reject),
         rate_limits: object.get("rate_limits").map(limit::limits).unwrap_or_default(),
+        first_limit: LimitId(0),
         outlier_detection: object.get("outlier_detection").and_then(health::outlier_detection),
     })
 }

@@ -1,5 +1,6 @@
 //! What the pieces of a request's body decide.
 
+use super::bill::Extent;
 use super::decide::{Destination, Request};
 use super::{Decision, Exchange, IdentityResult, Pending, Stage, Why, World, forward};
 use crate::identity::{Malformed, Progress, Scanner};
@@ -92,17 +93,17 @@ impl Exchange {
     /// The headers have gone on to a target that is to be asked something else than what the message says.
     pub(super) fn rewrite_body(
         &mut self,
-        policy: &Policy,
+        world: &mut World<'_>,
         mut scanner: Scanner,
         rewrite: &Rewrite,
         body: &mut Body<'_>,
         ends: bool,
     ) -> Verdict {
-        if let Err(verdict) = self.read_on(policy, &mut scanner, body, 0, ends) {
+        if let Err(verdict) = self.read_and_settle(world, &mut scanner, body, ends) {
             return verdict;
         }
         match scanner.progress() {
-            Progress::Reading if ends => self.without_identity(policy, &scanner),
+            Progress::Reading if ends => self.without_identity(world.policy, &scanner),
             Progress::Reading => self.reply(forward::late_identity()),
             Progress::Settled | Progress::Unreadable(_) => {
                 self.rewrite(Forward::default(), scanner, rewrite, body, ends)
@@ -113,15 +114,27 @@ impl Exchange {
     /// Everything is decided: the rest of the body must not contradict it.
     pub(super) fn follow(
         &mut self,
-        policy: &Policy,
+        world: &mut World<'_>,
         mut scanner: Scanner,
         body: &mut Body<'_>,
         ends: bool,
     ) -> Verdict {
-        match self.read_on(policy, &mut scanner, body, 0, ends) {
+        match self.read_and_settle(world, &mut scanner, body, ends) {
             Ok(()) => self.forward(Forward::default(), scanner, ends),
             Err(verdict) => verdict,
         }
+    }
+
+    /// Shows the scanner a piece of the body, and spends what it shows of the request.
+    fn read_and_settle(
+        &mut self,
+        world: &mut World<'_>,
+        scanner: &mut Scanner,
+        body: &mut Body<'_>,
+        ends: bool,
+    ) -> Result<(), Verdict> {
+        self.read_on(world.policy, scanner, body, 0, ends)?;
+        self.settle(world, extent(scanner))
     }
 
     /// Shows the scanner the body from an offset on, and refuses what it finds wrong.
@@ -164,7 +177,8 @@ impl Exchange {
             };
         }
         self.identity = IdentityResult::Body;
-        self.decide(world, Request { headers: &pending.headers, method: pending.method, spec })
+        let Pending { headers, method, scanner } = pending;
+        self.decide(world, Request { headers, method: *method, spec, extent: extent(scanner) })
     }
 
     fn rewrite(
@@ -203,6 +217,10 @@ impl Exchange {
             Err(malformed) => self.malformed(malformed),
         }
     }
+}
+
+fn extent(scanner: &Scanner) -> Extent {
+    Extent { examples: scanner.examples().max(1), bytes: scanner.bytes() }
 }
 
 /// Lets the scanner see the body from one offset to another.

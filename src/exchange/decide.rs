@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use super::World;
+use super::bill::Extent;
 use crate::headers::Headers;
 use crate::host::Host;
 use crate::identity::ModelSpec;
@@ -24,6 +25,7 @@ pub struct Request<'r> {
     pub headers: &'r Headers,
     pub method: Method,
     pub spec: &'r ModelSpec,
+    pub extent: Extent,
 }
 
 /// Where a request goes, by the places in the policy.
@@ -88,11 +90,11 @@ fn choose<'p>(
     decision: &mut Decision,
 ) -> Result<Option<Destination<'p>>, LocalReply> {
     let policy = world.policy;
-    let Request { headers, method, spec } = request;
+    let Request { headers, method, spec, .. } = request;
     let model = policy.names.find(&spec.name).and_then(|id| Some((id, policy.models.get(id.0 as usize)?)));
     let Some((id, model)) = model else {
         return match policy.unmatched {
-            Otherwise::Pass => within_limits(world, None).map(|()| None),
+            Otherwise::Pass => within_limits(world, None, request).map(|()| None),
             Otherwise::Reject => {
                 let message = format!("model {} is not configured", escape(&spec.name));
                 Err(LocalReply::new(Reason::ModelNotConfigured, message))
@@ -106,7 +108,7 @@ fn choose<'p>(
     let Some((id, route)) = route.and_then(|id| Some((id, model.routes.get(usize::from(id.0))?))) else {
         decision.why = Why::Otherwise;
         return match model.otherwise {
-            Otherwise::Pass => within_limits(world, Some(model)).map(|()| None),
+            Otherwise::Pass => within_limits(world, Some(model), request).map(|()| None),
             Otherwise::Reject => {
                 let (name, asked) = (escape(&spec.name), asked(&spec.asked));
                 let message = format!("no route of model {name} takes {} of {asked}", method.name());
@@ -131,14 +133,14 @@ fn choose<'p>(
     };
     *decision = Decision { target: Some(id), why, ..*decision };
 
-    within_limits(world, Some(model))
+    within_limits(world, Some(model), request)
         .map(|()| Some(Destination { target, mirror: mirror(route, headers, &draw) }))
 }
 
 /// What binds the caller to a target, or chance where nothing does.
 fn draw(model: &Model, route: &Route, request: Request<'_>, host: &dyn Host, random: u64) -> Draw {
     let Some(sticky) = &route.sticky else { return Draw::at_random(random) };
-    let Request { headers, method, spec } = request;
+    let Request { headers, method, spec, .. } = request;
     let caller = Caller { headers, method, model: &spec.name, asked: &spec.asked, host };
     let key = Key::read(&sticky.by, &caller);
     if !key.is_found() {
@@ -188,10 +190,19 @@ fn is_copy(headers: &Headers) -> bool {
 }
 
 /// Spends the tokens of every limit that applies, the model's and then the top level's, or of none.
-#[expect(clippy::unnecessary_wraps, reason = "the configuration accepts no limit yet that could refuse")]
-fn within_limits(world: &mut World<'_>, model: Option<&Model>) -> Result<(), LocalReply> {
-    let _ = (world, model);
-    Ok(())
+fn within_limits(
+    world: &mut World<'_>,
+    model: Option<&Model>,
+    request: Request<'_>,
+) -> Result<(), LocalReply> {
+    let Request { headers, method, spec, extent } = request;
+    let subject = Subject { method, asked: &spec.asked, signature: &spec.signature, headers };
+    let caller = Caller { headers, method, model: &spec.name, asked: &spec.asked, host: world.host };
+    let mut bill = std::mem::take(&mut world.local.bill);
+    bill.begin(model, &world.policy.rate_limits, subject, &caller);
+    let settled = bill.settle(world, extent);
+    world.local.bill = bill;
+    settled
 }
 
 /// What a caller asks for, as the decision header has it.

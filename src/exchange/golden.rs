@@ -6,28 +6,37 @@ use super::{Body, Exchange, Local, TARGET_HEADER, World};
 use crate::config;
 use crate::headers::Headers;
 use crate::host::{Host, Silent};
+use crate::store::SharedStore;
 use crate::units::{Instant, WallTime};
 use crate::verdict::Verdict;
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-struct At(WallTime);
+struct At(WallTime, Silent);
 
 impl Host for At {
     fn source_address(&self) -> Option<Vec<u8>> {
-        Silent.source_address()
+        self.1.source_address()
     }
 
     fn peer_san(&self) -> Option<Vec<u8>> {
-        Silent.peer_san()
+        self.1.peer_san()
     }
 
     fn jwt_claim(&self, claim: &str) -> Option<Vec<u8>> {
-        Silent.jwt_claim(claim)
+        self.1.jwt_claim(claim)
     }
 
     fn wall_time(&self) -> WallTime {
         self.0
+    }
+
+    fn now(&self) -> Instant {
+        self.1.now()
+    }
+
+    fn store(&self) -> &dyn SharedStore {
+        self.1.store()
     }
 }
 
@@ -55,12 +64,12 @@ fn target_of(case: &Value) -> String {
     let at = WallTime::from_nanos(case.get("at").map_or(0, |at| at.as_u64().unwrap()) * 1_000_000_000);
     // Chance decides nothing here, so two workers with different luck must agree.
     let [one, other] = [1, 2].map(|seed| {
-        let mut local = Local::seeded(seed);
+        let mut local = Local::new(&policy, seed, 0);
         let mut world = World {
             policy: &policy,
             local: &mut local,
             now: Instant::default(),
-            host: &At(at),
+            host: &At(at, Silent::default()),
             explains: false,
         };
         let mut exchange = Exchange::new(1);

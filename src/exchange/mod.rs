@@ -4,6 +4,7 @@
 //! body or its identity headers tell what it names; then [`decide`] holds the order of decisions, and [`forward`]
 //! says what is changed on the way to a target.
 
+mod bill;
 mod body;
 mod decide;
 mod explain;
@@ -15,17 +16,20 @@ mod sanitise;
 
 use std::borrow::Cow;
 
+use crate::arena::{self, Arena};
 use crate::call::{Call, Kind};
 use crate::headers::Headers;
 use crate::hold::{Holds, HostAbility};
 use crate::host::Host;
-use crate::identity::{Malformed, ModelSpec, Scanner, Unreadable};
+use crate::identity::{Malformed, ModelSpec, Scanner, Sizes, Unreadable};
 use crate::matching::all_hold;
 use crate::method::Method;
 use crate::policy::{AdminMethods, GrpcIdentity, Otherwise, Policy, Rewrite};
+use crate::rate_limit::Limiter;
 use crate::rng::Rng;
 use crate::units::Instant;
 use crate::verdict::{LocalReply, Protocol, Reason, Verdict};
+use bill::{Bill, Extent};
 use decide::{Destination, Request, decide};
 use identity::{compression, spec_of_headers};
 
@@ -53,12 +57,22 @@ pub struct World<'a> {
 pub struct Local {
     pub holds: Holds,
     pub rng: Rng,
+    pub limits: Limiter,
+    /// Kept for its memory.
+    bill: Bill,
 }
 
 impl Local {
-    /// `seed` makes the chance of this worker.
-    pub fn seeded(seed: u64) -> Self {
-        Self { holds: Holds::default(), rng: Rng::seeded(seed) }
+    /// `seed` makes the chance of this worker; `secret` must be hard to guess, since it keys the places of callers'
+    /// keys.
+    pub fn new(policy: &Policy, seed: u64, secret: u128) -> Self {
+        let arena = Arena::new(&policy.state_namespace, arena::ENTRIES, arena::DRAIN);
+        let mut limits = Limiter::new(arena, secret);
+        for (model, limit) in policy.limits() {
+            let scope = model.and_then(|id| policy.models.get(id.0 as usize)).map(|model| &*model.name);
+            limits.add(scope, &limit.rate, !limit.by.is_empty());
+        }
+        Self { holds: Holds::default(), rng: Rng::seeded(seed), limits, bill: Bill::default() }
     }
 }
 
@@ -76,6 +90,8 @@ pub struct Exchange {
     explained: Option<ModelSpec>,
     /// The caller may.
     caller_sees: bool,
+    /// What is still to be spent as the body comes.
+    bill: Option<Box<Bill>>,
 }
 
 #[derive(Debug)]
@@ -104,6 +120,8 @@ enum Stage {
     },
     /// Everything is decided; the rest of the body must not contradict it.
     Following(Scanner),
+    /// Everything is decided, and so many bytes of the body have come that nobody announced.
+    Counting(u64),
     /// Nothing of the request is looked at any more.
     Through,
 }
@@ -128,6 +146,7 @@ impl Exchange {
             refusal: None,
             explained: None,
             caller_sees: false,
+            bill: None,
         }
     }
 
@@ -180,15 +199,22 @@ impl Exchange {
             }
             Kind::Rest { method, spec } => {
                 self.identity = IdentityResult::Path;
-                match self.decide(world, Request { headers: &headers, method, spec: &spec }) {
+                let length = if ends { Some(0) } else { announced_length(&headers) };
+                let extent = Extent { examples: 1, bytes: length.unwrap_or(0) };
+                match self.decide(world, Request { headers: &headers, method, spec: &spec, extent }) {
                     Err(refusal) => refusal,
-                    Ok(None) => Verdict::PASS,
-                    Ok(Some(destination)) => self.forward_path(destination, &headers),
+                    Ok(destination) => {
+                        if length.is_none() && self.bill.is_some() {
+                            self.stage = Stage::Counting(0);
+                        }
+                        destination.map_or(Verdict::PASS, |it| self.forward_path(it, &headers))
+                    }
                 }
             }
             Kind::Grpc { method, layout, rpc } => {
                 let scanner = Scanner::new(layout, rpc, world.policy.identity.max_peek_bytes)
-                    .with_compression(compression(world.policy, &headers));
+                    .with_compression(compression(world.policy, &headers))
+                    .with_sizes(if world.policy.counts_examples { Sizes::of(method) } else { Sizes::Unread });
                 let pending = Pending { method, headers, scanner };
                 let by_body = world.policy.identity.grpc == GrpcIdentity::Body
                     && world.local.holds.host() != HostAbility::Incapable;
@@ -222,10 +248,20 @@ impl Exchange {
                 }
             }
             Stage::Late { pending, read } => self.late_body(world, pending, read, body, ends),
-            Stage::Rewriting { scanner, rewrite } => {
-                self.rewrite_body(world.policy, scanner, &rewrite, body, ends)
+            Stage::Rewriting { scanner, rewrite } => self.rewrite_body(world, scanner, &rewrite, body, ends),
+            Stage::Following(scanner) => self.follow(world, scanner, body, ends),
+            Stage::Counting(before) => {
+                let bytes = before.saturating_add(body.length as u64);
+                match self.settle(world, Extent { examples: 1, bytes }) {
+                    Err(refusal) => refusal,
+                    Ok(()) => {
+                        if !ends {
+                            self.stage = Stage::Counting(bytes);
+                        }
+                        Verdict::PASS
+                    }
+                }
             }
-            Stage::Following(scanner) => self.follow(world.policy, scanner, body, ends),
         };
         self.concluded(world, verdict)
     }
@@ -317,7 +353,8 @@ impl Exchange {
             }
         };
         self.identity = IdentityResult::Headers;
-        let request = Request { headers: &pending.headers, method: pending.method, spec: &spec };
+        let extent = Extent { examples: 1, bytes: 0 };
+        let request = Request { headers: &pending.headers, method: pending.method, spec: &spec, extent };
         let destination = match self.decide(world, request) {
             Err(refusal) => return refusal,
             Ok(destination) => destination,
@@ -326,10 +363,13 @@ impl Exchange {
         if rewrite.is_some() && forward::declares_length(&pending.headers) {
             return self.reply(forward::declared_length());
         }
-        pending.scanner.pin_to(spec);
+        let verifies = world.policy.identity.verify_body;
+        if verifies || rewrite.is_some() {
+            pending.scanner.pin_to(spec);
+        }
         if let Some(rewrite) = rewrite {
             self.stage = Stage::Rewriting { scanner: pending.scanner, rewrite: Box::new(rewrite.clone()) };
-        } else if world.policy.identity.verify_body {
+        } else if verifies || self.bill.is_some() {
             self.stage = Stage::Following(pending.scanner);
         }
         destination.map_or(Verdict::PASS, |it| Verdict::Forward(forward::to(it)))
@@ -359,7 +399,18 @@ impl Exchange {
         self.explained = (self.caller_sees || world.explains).then(|| request.spec.clone());
         let (decision, result) = decide(world, request);
         self.decision = Some(decision);
+        if result.is_ok() && world.local.bill.grows() {
+            self.bill = Some(Box::new(std::mem::take(&mut world.local.bill)));
+        }
         result.map_err(|reply| self.reply(reply))
+    }
+
+    /// Spends what the body has shown of the request since the last time.
+    fn settle(&mut self, world: &mut World<'_>, extent: Extent) -> Result<(), Verdict> {
+        let Some(mut bill) = self.bill.take() else { return Ok(()) };
+        bill.settle(world, extent).map_err(|reply| self.reply(reply))?;
+        self.bill = Some(bill);
+        Ok(())
     }
 
     fn refuse(&mut self, reason: Reason, message: impl Into<Cow<'static, str>>) -> Verdict {
@@ -418,4 +469,9 @@ impl Exchange {
         }
         verdict
     }
+}
+
+/// The length of the body, where the caller says it. Envoy sees to it that the body has it.
+fn announced_length(headers: &Headers) -> Option<u64> {
+    str::from_utf8(headers.get("content-length")?).ok()?.parse().ok()
 }

@@ -40,6 +40,9 @@ pub struct Scanner {
     rewritten: bool,
     contradicted: bool,
     unreadable: Option<Unreadable>,
+    /// The examples in the messages before the current one.
+    examples_before: u64,
+    bytes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -103,6 +106,8 @@ impl Scanner {
             rewritten: false,
             contradicted: false,
             unreadable: None,
+            examples_before: 0,
+            bytes: 0,
         }
     }
 
@@ -121,6 +126,16 @@ impl Scanner {
     /// largest where they differ.
     pub fn batch(&self) -> Option<i64> {
         self.message.as_ref()?.batch()
+    }
+
+    /// The examples in all messages so far. A message that is not known to have more counts as one.
+    pub fn examples(&self) -> u64 {
+        self.message.as_ref().map_or(0, |message| self.examples_before.saturating_add(examples(message)))
+    }
+
+    /// The bytes of all messages that have begun, compressed where they are.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub fn progress(&self) -> Progress {
@@ -282,6 +297,7 @@ impl Scanner {
             self.state = State::Prefix { have: have.saturating_add(1), flag, length };
             return Ok(());
         }
+        self.bytes = self.bytes.saturating_add(u64::from(length));
         if flag == 0 {
             self.begin_message(u64::from(length));
             self.state = State::Message;
@@ -307,6 +323,7 @@ impl Scanner {
     fn begin_message(&mut self, length: u64) {
         if let Some(before) = &self.message {
             self.later = true;
+            self.examples_before = self.examples_before.saturating_add(examples(before));
             self.decided.get_or_insert_with(|| Decided::ByFirstMessage(before.spec().clone()));
         }
         self.message = Some(Message::new(self.layout, self.sizes, self.max_text, length));
@@ -393,4 +410,9 @@ impl Scanner {
         self.unreadable = Some(unreadable);
         self.state = State::Opaque;
     }
+}
+
+/// A client may write any size, zero and negative ones too.
+fn examples(message: &Message) -> u64 {
+    message.batch().and_then(|batch| u64::try_from(batch).ok()).unwrap_or(1).max(1)
 }

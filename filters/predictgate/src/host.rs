@@ -7,6 +7,7 @@
 #![deny(clippy::arithmetic_side_effects)]
 
 use predictgate::headers::{Headers, serialise};
+use predictgate::store::{Conflict, SharedStore, Version};
 use predictgate::units::{Instant, WallTime};
 use predictgate::verdict::Answer;
 
@@ -53,6 +54,20 @@ mod abi {
             path_size: usize,
             data: *mut *mut u8,
             size: *mut usize,
+        ) -> u32;
+        pub fn proxy_get_shared_data(
+            key: *const u8,
+            key_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+            token: *mut u32,
+        ) -> u32;
+        pub fn proxy_set_shared_data(
+            key: *const u8,
+            key_size: usize,
+            data: *const u8,
+            size: usize,
+            token: u32,
         ) -> u32;
         pub fn proxy_continue_stream(stream: u32) -> u32;
         pub fn proxy_send_local_response(
@@ -140,8 +155,8 @@ fn clock(clock: u32) -> u64 {
 }
 
 /// Numbers that nobody can guess.
-pub fn random() -> [u64; 2] {
-    let mut numbers = [0; 2];
+pub fn random() -> [u64; 3] {
+    let mut numbers = [0; 3];
     // SAFETY: the host writes so many bytes, and any bytes are numbers.
     _ = unsafe { abi::random_get((&raw mut numbers).cast(), size_of_val(&numbers)) };
     numbers
@@ -226,6 +241,38 @@ pub fn set_header(map: Map, name: &str, value: &str) -> Result<(), Refused> {
 pub fn remove_header(map: Map, name: &str) -> Result<(), Refused> {
     // SAFETY: the string is valid for the call.
     check(unsafe { abi::proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
+}
+
+/// Shared data, which all workers of the process have in common and which outlives an update.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedData;
+
+impl SharedStore for SharedData {
+    fn load(&self, key: &str) -> (Option<Vec<u8>>, Version) {
+        let mut token = 0_u32;
+        // SAFETY: all pointers are valid for the call.
+        let value = bytes(|data, size| unsafe {
+            abi::proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &raw mut token)
+        });
+        // Every write has a token above zero, so a key that is there and empty has one too.
+        let version = if token == 0 { Version::Absent } else { Version::At(token) };
+        (value, version)
+    }
+
+    fn store(&self, key: &str, value: &[u8], version: Version) -> Result<(), Conflict> {
+        // Zero would overwrite whatever is there. A token that was never given out lets only the first of two
+        // workers make a key, since the host holds tokens against keys that are there and no others.
+        const NEVER_GIVEN: u32 = u32::MAX;
+        let token = match version {
+            Version::Absent => NEVER_GIVEN,
+            Version::At(token) => token,
+        };
+        // SAFETY: both strings are valid for the call.
+        let status = unsafe {
+            abi::proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), token)
+        };
+        check(status).map_err(|Refused| Conflict)
+    }
 }
 
 /// Answers the current stream. `details` are Envoy's `%RESPONSE_CODE_DETAILS%`.

@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use predictgate::exchange::IdentityResult;
 use predictgate::outcome::Code;
 use predictgate::policy::Policy;
+use predictgate::rate_limit::LimitId;
 use predictgate::units::{ModelId, RouteId, TargetId};
 use predictgate::verdict::Reason;
 
@@ -32,12 +33,26 @@ pub enum Metric {
     /// It was found out that the host runs no body callback while headers are held.
     HostCannotHold,
     Held,
+    /// A limit in shadow mode would have refused.
+    ShadowRejected(LimitId),
+    /// A key shared its slot with others.
+    LimitShared(LimitId),
+    LimitErrors(LimitId, LimitError),
     /// What a target of a split gets, in thousandths.
     Weight {
         model: ModelId,
         route: RouteId,
         target: TargetId,
     },
+}
+
+/// Why a limit was not counted for all workers together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LimitError {
+    /// Other workers wrote first, again and again, so that the limit's `on_error` decided.
+    Conflict,
+    /// There is no room in shared data, so that each worker counts for itself.
+    NoRoom,
 }
 
 /// The host's numbers of the metrics that exist.
@@ -111,6 +126,15 @@ fn name(policy: &Policy, metric: Metric) -> String {
         Metric::Identity(result) => tagged(&[("result", result.name())], "predictgate_identity"),
         Metric::HostCannotHold => tagged(&[("result", "host_cannot_hold")], "predictgate_identity"),
         Metric::Held => "predictgate_held".to_owned(),
+        Metric::ShadowRejected(limit) => of_limit(policy, limit, &[], "predictgate_shadow_rejected"),
+        Metric::LimitShared(limit) => of_limit(policy, limit, &[], "predictgate_limit_shared"),
+        Metric::LimitErrors(limit, error) => {
+            let cause = match error {
+                LimitError::Conflict => "conflict",
+                LimitError::NoRoom => "no_room",
+            };
+            of_limit(policy, limit, &[("cause", cause)], "predictgate_limit_errors")
+        }
         Metric::Weight { model, route, target } => {
             let tags = [
                 ("model", model_name(policy, model)),
@@ -120,6 +144,13 @@ fn name(policy: &Policy, metric: Metric) -> String {
             tagged(&tags, "predictgate_weight")
         }
     }
+}
+
+fn of_limit(policy: &Policy, limit: LimitId, more: &[(&str, &str)], name: &str) -> String {
+    let (model, limit) = policy.limit(limit).map_or((NO_NAME, NO_NAME), |(model, limit)| {
+        (model.map_or(NO_NAME, |model| model_name(policy, model)), &*limit.rate.name)
+    });
+    tagged(&[&[("model", model), ("limit", limit)], more].concat(), name)
 }
 
 fn code_label(code: Code) -> String {

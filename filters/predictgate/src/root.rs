@@ -10,14 +10,15 @@ use predictgate::exchange::{Exchange, Local, World};
 use predictgate::hold::{HostAbility, TICK};
 use predictgate::host::Host;
 use predictgate::policy::Policy;
-use predictgate::units::WallTime;
+use predictgate::store::SharedStore;
+use predictgate::units::{Instant, WallTime};
 use predictgate::verdict::{Protocol, Verdict};
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 
-use crate::host;
+use crate::host::{self, SharedData};
 use crate::http::{Http, Unconfigured};
-use crate::metrics::{Metric, Metrics};
+use crate::metrics::{LimitError, Metric, Metrics};
 use crate::weights::Weights;
 
 thread_local! {
@@ -78,8 +79,9 @@ impl Worker {
             (plugin.capable, plugin.newest)
         })
         .unwrap_or_default();
-        let [seed, _] = host::random();
-        let mut local = Local::seeded(seed);
+        let [seed, secret @ ..] = host::random();
+        let secret = secret.into_iter().fold(0, |all, half| all << 64 | u128::from(half));
+        let mut local = Local::new(&policy, seed, secret);
         if capable {
             local.holds.prove_capable();
         }
@@ -180,6 +182,7 @@ impl Worker {
             let expired = state.local.holds.expire(host::now(), left);
             state.count_held(&self.policy, held);
             state.hurry(expired.len() == left);
+            state.tend_limits(&self.policy);
             if self.is_newest() {
                 state.weights.show(&self.policy, &mut state.metrics, host::now(), || self.wall_time());
             }
@@ -218,6 +221,14 @@ impl Host for Worker {
         self.wall.set(host::wall_time().max(self.wall.get()));
         self.wall.get()
     }
+
+    fn now(&self) -> Instant {
+        host::now()
+    }
+
+    fn store(&self) -> &dyn SharedStore {
+        &SharedData
+    }
 }
 
 /// Envoy runs all answers of one callback after it, one inside the other, as each calls the VM again. Some three
@@ -250,6 +261,22 @@ impl State {
         if std::mem::replace(&mut self.hurries, hurries) != hurries {
             set_tick_period(if hurries { SOON } else { TICK });
         }
+    }
+
+    /// Keeps what limits have in shared data, and tells what happened on them.
+    fn tend_limits(&mut self, policy: &Policy) {
+        let Self { local, metrics, .. } = self;
+        local.limits.tick(&SharedData, host::now());
+        local.limits.take_counts(|limit, counts| {
+            for (metric, count) in [
+                (Metric::ShadowRejected(limit), counts.shadow_refused),
+                (Metric::LimitShared(limit), counts.shared),
+                (Metric::LimitErrors(limit, LimitError::Conflict), counts.failed),
+                (Metric::LimitErrors(limit, LimitError::NoRoom), counts.alone),
+            ] {
+                metrics.add(policy, metric, i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        });
     }
 
     /// All workers share the gauge, so each adds what changed.

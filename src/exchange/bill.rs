@@ -1,0 +1,136 @@
+//! What a request owes to the limits that apply to it.
+//!
+//! A request costs what is known of it when it is decided; what its body shows later, such as another input with a
+//! larger batch, is spent when it shows. A server has no complete message until the last of that is paid.
+
+use std::time::Duration;
+
+use super::World;
+use crate::key::{Caller, Key};
+use crate::matching::Subject;
+use crate::policy::{Limit, Model};
+use crate::rate_limit::{Admission, Cost, LimitId, Refusal, Spend, Why};
+use crate::verdict::{Exceeded, LocalReply, Reason, escape};
+
+/// What there is to count of a request, as far as it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// The leading dimension of the inputs, the largest; one where none is known.
+    pub examples: u64,
+    pub bytes: u64,
+}
+
+impl Extent {
+    const fn of(self, cost: Cost) -> u64 {
+        match cost {
+            Cost::Request => 1,
+            Cost::Batch => self.examples,
+            Cost::Bytes => self.bytes,
+        }
+    }
+}
+
+/// The limits that apply to one request, and what it has spent.
+#[derive(Clone, Debug, Default)]
+pub struct Bill {
+    keys: Vec<u8>,
+    items: Vec<Item>,
+    spent: Option<Extent>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    limit: LimitId,
+    cost: Cost,
+    /// Where its key ends; it begins where the one before it ends.
+    key_end: usize,
+}
+
+/// As many limits as most requests have, so that they need no memory of their own.
+const FEW: usize = 8;
+
+impl Bill {
+    /// Begins anew, with the limits of the model and then those of all models.
+    pub fn begin(&mut self, model: Option<&Model>, top: &[Limit], subject: Subject<'_>, caller: &Caller<'_>) {
+        self.keys.clear();
+        self.items.clear();
+        self.spent = None;
+        for limit in model.map_or(&[][..], |model| &model.rate_limits).iter().chain(top) {
+            if limit.matcher.holds(subject) {
+                if !limit.by.is_empty() {
+                    self.keys.extend_from_slice(Key::read(&limit.by, caller).bytes());
+                }
+                self.items.push(Item { limit: limit.id, cost: limit.rate.cost, key_end: self.keys.len() });
+            }
+        }
+    }
+
+    /// Whether the body may make it longer.
+    pub fn grows(&self) -> bool {
+        self.items.iter().any(|item| item.cost != Cost::Request)
+    }
+
+    /// Spends what is not spent yet, from all limits or from none.
+    pub fn settle(&mut self, world: &mut World<'_>, extent: Extent) -> Result<(), LocalReply> {
+        if self.items.is_empty() || self.spent == Some(extent) {
+            return Ok(());
+        }
+        let mut few = [Spend { limit: LimitId(0), key: &[], cost: 0 }; FEW];
+        let mut many = Vec::new();
+        let owed = self.owed(extent);
+        let spends = if self.items.len() <= FEW {
+            let mut count = 0_usize;
+            for (place, spend) in few.iter_mut().zip(owed) {
+                *place = spend;
+                count = count.saturating_add(1);
+            }
+            few.get(..count).unwrap_or_default()
+        } else {
+            many.extend(owed);
+            &many[..]
+        };
+        if !spends.is_empty() {
+            let host = world.host;
+            let admission = world.local.limits.admit(host.store(), world.now, &|| host.now(), spends);
+            if let Admission::Refused(refusal) = admission {
+                let cost =
+                    spends.iter().find(|spend| spend.limit == refusal.limit).map_or(1, |spend| spend.cost);
+                return Err(reply(world, refusal, cost));
+            }
+        }
+        self.spent = Some(extent);
+        Ok(())
+    }
+
+    fn owed(&self, extent: Extent) -> impl Iterator<Item = Spend<'_>> {
+        let mut start = 0_usize;
+        self.items.iter().filter_map(move |item| {
+            let key = self.keys.get(start..item.key_end).unwrap_or_default();
+            start = item.key_end;
+            let before = self.spent.map_or(0, |spent| spent.of(item.cost));
+            let cost = extent.of(item.cost).saturating_sub(before);
+            (cost > 0).then_some(Spend { limit: item.limit, key, cost })
+        })
+    }
+}
+
+fn reply(world: &World<'_>, refusal: Refusal, cost: u64) -> LocalReply {
+    let Refusal { limit, why, remaining, .. } = refusal;
+    let quota = world.local.limits.quota(limit);
+    let (tokens, window) = quota.map_or((0, Duration::ZERO), |quota| (quota.tokens, quota.window));
+    let name = world.policy.limit(limit).map(|(_, limit)| limit.rate.name.clone()).unwrap_or_default();
+    let shown = escape(&name);
+    let (message, retry_after) = match why {
+        Why::Exhausted { retry_after } => (
+            format!("limit {shown} has {remaining} of {tokens} left and this costs {cost}"),
+            Some(retry_after),
+        ),
+        Why::NeverSatisfiable => (
+            format!("this costs {cost}, more than the {tokens} that limit {shown} ever lets pass at once"),
+            None,
+        ),
+        Why::Unavailable => (format!("limit {shown} could not be counted"), Some(Duration::ZERO)),
+    };
+    let exceeded = Exceeded { name, quota: tokens, window, remaining, retry_after };
+    LocalReply { limit: Some(Box::new(exceeded)), ..LocalReply::new(Reason::RateLimited, message) }
+}
