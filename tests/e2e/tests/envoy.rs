@@ -8,6 +8,7 @@ mod envoy {
     mod native;
     mod relay;
     mod stage;
+    mod tokens;
     mod wire;
 
     mod bodies;
@@ -18,20 +19,25 @@ mod envoy {
     mod configuration;
     mod contradiction;
     mod crowd;
+    mod golden;
     mod grpc;
     mod hold;
     mod hostile;
+    mod jwt;
     mod keys;
     mod late;
     mod memory;
     mod metadata;
+    mod mirror;
     mod observability;
     mod pools;
     mod protocols;
+    mod ramp;
     mod refusals;
     mod rest;
     mod rewrite;
     mod splice;
+    mod split;
     mod spoofing;
     mod streams;
 }

@@ -1,11 +1,12 @@
 //! Another way to Envoy than a plain connection: from another address, or with TLS around it.
 
-use std::io::Result;
+use std::io::{Error, Result};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
@@ -35,6 +36,18 @@ impl Relay {
             async move {
                 let name = ServerName::IpAddress(envoy.ip().into());
                 connector.connect(name, TcpStream::connect(envoy).await?).await
+            }
+        })
+        .await
+    }
+
+    /// Waits with every connection until it is told where Envoy is.
+    pub async fn later(envoy: watch::Receiver<Option<SocketAddr>>) -> Self {
+        Self::start(move || {
+            let mut envoy = envoy.clone();
+            async move {
+                let known = envoy.wait_for(Option::is_some).await.map_err(Error::other)?.unwrap();
+                TcpStream::connect(known).await
             }
         })
         .await
