@@ -107,7 +107,7 @@ pub fn run(data: &[u8]) {
 
 /// Plays the request as a host does, and demands what must hold after each callback.
 fn play(policy: &Policy, headers: Headers, pieces: &[&[u8]], host: Host) -> End {
-    let host = Silent::default();
+    let silent = Silent::default();
     let mut local = Local::new(policy, 1, 2);
     if host.proven {
         local.holds.prove_capable();
@@ -119,7 +119,7 @@ fn play(policy: &Policy, headers: Headers, pieces: &[&[u8]], host: Host) -> End 
     assert!(removed.iter().all(|name| headers.get(name).is_none()), "{removed:?} is still there");
     let mut ends = pieces.is_empty() && !host.trailers;
     let mut verdict = exchange.request_headers(
-        &mut World { policy, local: &mut local, now, host: &host, explains: false },
+        &mut World { policy, local: &mut local, now, host: &silent, explains: false },
         headers,
         ends,
     );
@@ -136,7 +136,7 @@ fn play(policy: &Policy, headers: Headers, pieces: &[&[u8]], host: Host) -> End 
                     policy,
                     local: &mut local,
                     now,
-                    host: &host,
+                    host: &silent,
                     explains: false,
                 });
                 assert_ne!(verdict, Verdict::Hold, "a hold whose deadline has come ends");
@@ -158,7 +158,7 @@ fn play(policy: &Policy, headers: Headers, pieces: &[&[u8]], host: Host) -> End 
         };
         let mut body = Body { length: kept.len(), read: &mut read };
         verdict = exchange.request_body(
-            &mut World { policy, local: &mut local, now, host: &host, explains: false },
+            &mut World { policy, local: &mut local, now, host: &silent, explains: false },
             &mut body,
             ends,
         );
@@ -175,7 +175,7 @@ fn play(policy: &Policy, headers: Headers, pieces: &[&[u8]], host: Host) -> End 
             policy,
             local: &mut local,
             now,
-            host: &host,
+            host: &silent,
             explains: false,
         });
         assert_ne!(verdict, Verdict::Hold, "what has ended is not held");
@@ -191,7 +191,7 @@ fn play(policy: &Policy, headers: Headers, pieces: &[&[u8]], host: Host) -> End 
 
 fn judge(exchange: &Exchange, verdict: &Verdict, holds: &Holds, policy: &Policy) {
     assert_eq!(
-        local.holds.held() == 1,
+        holds.held() == 1,
         *verdict == Verdict::Hold,
         "held exactly while the verdict is to hold"
     );
