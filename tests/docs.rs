@@ -7,8 +7,13 @@ use std::path::Path;
 
 use predictgate::config;
 
-const DOCUMENTS: [&str; 4] =
-    ["README.md", "docs/ARCHITECTURE.md", "istio/README.md", "envoy/quickstart/README.md"];
+const DOCUMENTS: [&str; 5] = [
+    "README.md",
+    "docs/ARCHITECTURE.md",
+    "istio/README.md",
+    "envoy/quickstart/README.md",
+    "envoy/canary/README.md",
+];
 
 fn read(document: &str) -> String {
     let path = root().join(document);

@@ -7,6 +7,7 @@ use predictgate::exchange::{Exchange, Local, MIRROR_HEADER, TARGET_HEADER, World
 use predictgate::headers::Headers;
 use predictgate::host::Host;
 use predictgate::policy::Policy;
+use predictgate::store::{MemStore, SharedStore};
 use predictgate::units::{Instant, WallTime};
 use predictgate::verdict::Verdict;
 use predictgate_e2e::plugin::PluginFile;
@@ -47,9 +48,9 @@ impl Native {
         headers.extend(caller.headers.iter().cloned());
         let mut world = World {
             policy: &self.0,
-            local: &mut Local::seeded(1),
+            local: &mut Local::new(&self.0, 1, 1),
             now: Instant::default(),
-            host: caller,
+            host: &Told { caller, store: MemStore::default() },
             explains: false,
         };
         let verdict = Exchange::new(1).request_headers(&mut world, Headers::from_pairs(&headers), false);
@@ -69,20 +70,34 @@ impl Caller {
     }
 }
 
-impl Host for Caller {
+/// A host that tells of one caller, and has one worker.
+struct Told<'a> {
+    caller: &'a Caller,
+    store: MemStore,
+}
+
+impl Host for Told<'_> {
     fn source_address(&self) -> Option<Vec<u8>> {
-        self.address.clone().map(String::into_bytes)
+        self.caller.address.clone().map(String::into_bytes)
     }
 
     fn peer_san(&self) -> Option<Vec<u8>> {
-        self.peer_san.clone().map(String::into_bytes)
+        self.caller.peer_san.clone().map(String::into_bytes)
     }
 
     fn jwt_claim(&self, claim: &str) -> Option<Vec<u8>> {
-        self.claims.get(claim).cloned()
+        self.caller.claims.get(claim).cloned()
     }
 
     fn wall_time(&self) -> WallTime {
         WallTime::default()
+    }
+
+    fn now(&self) -> Instant {
+        Instant::default()
+    }
+
+    fn store(&self) -> &dyn SharedStore {
+        &self.store
     }
 }

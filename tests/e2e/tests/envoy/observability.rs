@@ -107,7 +107,8 @@ async fn at_level_debug_every_decision_is_logged_also_of_those_who_do_not_ask() 
         "model=resnet;asked=version.2;route=version-2;target=canary;reason=split".to_owned(),
         "model=bert;asked=latest;reason=model_not_configured".to_owned(),
     ];
-    for user in 0..20 {
+    // Two of them have the canary.
+    for user in 90..110 {
         let user = format!("user-{user}");
         let caller = client.clone().with_metadata("x-user-id", &user);
         let reply = caller.predict(&predict_request(MODEL, Asked::Latest, &X)).await.unwrap();
@@ -117,7 +118,7 @@ async fn at_level_debug_every_decision_is_logged_also_of_those_who_do_not_ask() 
     }
     until("all decisions to be logged", || async {
         let log = stage.envoy.log();
-        let said = log.lines().filter_map(|line| line.split_once("wasm log predictgate: model="));
+        let said = log.lines().filter_map(|line| line.split_once(" predictgate: model="));
         let said: Vec<_> = said.map(|(_, line)| format!("model={line}")).collect();
         Ok((said == lines).then_some(()))
     })
