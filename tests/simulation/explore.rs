@@ -16,9 +16,15 @@ fn variable(name: &str) -> Option<u64> {
 /// Checks `law` for each seed and fails with the first seed that breaks it.
 #[track_caller]
 pub fn explore(law: impl Fn(u64) -> Result<(), String>) {
+    explore_part(DEFAULT_RUNS, 1, law);
+}
+
+/// The same for one in so many seeds, of `runs` unless the environment says how many.
+#[track_caller]
+pub fn explore_part(runs: u64, one_in: u64, law: impl Fn(u64) -> Result<(), String>) {
     let seeds = match variable(SEED) {
         Some(seed) => seed..seed.saturating_add(1),
-        None => 0..variable(RUNS).unwrap_or(DEFAULT_RUNS),
+        None => 0..variable(RUNS).unwrap_or(runs).div_ceil(one_in),
     };
     assert!(!seeds.is_empty(), "{RUNS} is 0, so nothing would be checked");
     for seed in seeds {

@@ -13,4 +13,5 @@
 
 mod counters;
 mod explore;
+mod limits;
 mod scheduler;
