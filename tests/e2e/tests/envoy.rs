@@ -41,4 +41,5 @@ mod envoy {
     mod split;
     mod spoofing;
     mod streams;
+    mod subsets;
 }
