@@ -48,10 +48,10 @@ impl Standing {
         InForce { basis, standing: (is_choice && someone_answers).then_some(self), diverts: !someone_answers }
     }
 
-    /// Whether `target` may be taken out of traffic: every route that has a choice keeps another target, and has
-    /// not more than `most` of its weight out; and some route has a use for it.
-    pub fn may_eject(&self, model: &Model, target: TargetId, most: Share, now: WallTime) -> bool {
-        let mut is_useful = false;
+    /// Whether `target` may be taken out of traffic: every route that has a choice must keep another target, and have
+    /// not more than `most` of its weight out.
+    pub fn room(&self, model: &Model, target: TargetId, most: Share, now: WallTime) -> Room {
+        let mut room = Room::Pointless;
         for (id, route) in (0..).map(RouteId).zip(model.routes.iter()) {
             let basis = self.in_force(id, route, now).basis;
             let mut usable = basis.iter().filter(|(_, weight)| 0 < *weight);
@@ -60,11 +60,13 @@ impl Standing {
             }
             let answers = |it: TargetId| it != target && Share::NONE < self.share_of(it);
             if usable.clone().nth(1).is_none() {
-                is_useful |= route.fallback.iter().any(|it| answers(*it));
+                if route.fallback.iter().any(|it| answers(*it)) {
+                    room = Room::Enough;
+                }
                 continue;
             }
             if !usable.any(|(arm, _)| answers(arm.target)) {
-                return false;
+                return Room::TooLittle;
             }
             let (mut all, mut out) = (0_u128, 0_u128);
             for (arm, weight) in basis.iter() {
@@ -74,12 +76,22 @@ impl Standing {
                 out = out.saturating_add(u128::from(weight).saturating_mul(u128::from(lacks)));
             }
             if all.saturating_mul(u128::from(most.millionths())) < out {
-                return false;
+                return Room::TooLittle;
             }
-            is_useful = true;
+            room = Room::Enough;
         }
-        is_useful
+        room
     }
+}
+
+/// Whether a target may be taken out of traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    Enough,
+    /// Too much would be out.
+    TooLittle,
+    /// No route would send its requests elsewhere.
+    Pointless,
 }
 
 /// The weights after ramp and guard.
@@ -246,11 +258,11 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_eject(routes: &str, out: &[&str], target: &str, percent: u8, expected: bool) {
+    fn check_eject(routes: &str, out: &[&str], target: &str, percent: u8, expected: Room) {
         let model = model(routes);
         let shares = out.iter().map(|name| (id(&model, name), Share::NONE)).collect();
         let standing = Standing { shares, ..Standing::QUIET };
-        let found = standing.may_eject(&model, id(&model, target), Share::from_percent(percent), NOW);
+        let found = standing.room(&model, id(&model, target), Share::from_percent(percent), NOW);
         assert_eq!(found, expected, "{target} of {routes}");
     }
 
@@ -258,18 +270,18 @@ mod tests {
     fn no_more_than_the_percent_of_the_weight_may_be_out() {
         const CANARY: &str =
             r#"{ "split": [ { "target": "a", "weight": 95 }, { "target": "b", "weight": 5 } ] }"#;
-        check_eject(CANARY, &[], "b", 50, true);
-        check_eject(CANARY, &[], "a", 50, false);
-        check_eject(CANARY, &[], "a", 95, true);
-        check_eject(CANARY, &[], "b", 4, false);
-        check_eject(THREE, &["b"], "c", 50, true);
-        check_eject(THREE, &["b"], "c", 39, false);
+        check_eject(CANARY, &[], "b", 50, Room::Enough);
+        check_eject(CANARY, &[], "a", 50, Room::TooLittle);
+        check_eject(CANARY, &[], "a", 95, Room::Enough);
+        check_eject(CANARY, &[], "b", 4, Room::TooLittle);
+        check_eject(THREE, &["b"], "c", 50, Room::Enough);
+        check_eject(THREE, &["b"], "c", 39, Room::TooLittle);
     }
 
     #[test]
     fn the_last_target_of_a_choice_stays() {
-        check_eject(EVEN, &["a"], "b", 100, false);
-        check_eject(THREE, &["a", "c"], "b", 100, false);
+        check_eject(EVEN, &["a"], "b", 100, Room::TooLittle);
+        check_eject(THREE, &["a", "c"], "b", 100, Room::TooLittle);
     }
 
     #[test]
@@ -277,15 +289,15 @@ mod tests {
         let routes = format!(
             r#"{{ "match": {{ "version": "1" }}, "split": [ {{ "target": "a", "weight": 9 }}, {{ "target": "c", "weight": 1 }} ] }}, {EVEN}"#
         );
-        check_eject(&routes, &[], "a", 50, false);
-        check_eject(&routes, &[], "b", 50, true);
+        check_eject(&routes, &[], "a", 50, Room::TooLittle);
+        check_eject(&routes, &[], "b", 50, Room::Enough);
     }
 
     #[test]
     fn a_target_without_which_nothing_changes_is_not_ejected() {
-        check_eject(r#"{ "split": [ { "target": "a" } ] }"#, &[], "a", 100, false);
-        check_eject(EVEN, &[], "c", 100, false);
-        check_eject(ONE, &[], "a", 0, true);
-        check_eject(ONE, &["b"], "a", 100, false);
+        check_eject(r#"{ "split": [ { "target": "a" } ] }"#, &[], "a", 100, Room::Pointless);
+        check_eject(EVEN, &[], "c", 100, Room::Pointless);
+        check_eject(ONE, &[], "a", 0, Room::Enough);
+        check_eject(ONE, &["b"], "a", 100, Room::Pointless);
     }
 }

@@ -174,6 +174,11 @@ impl Health {
         self.standing(model).is_tripped(route)
     }
 
+    /// Whether outcomes of the model are to be recorded.
+    pub fn watches(&self, model: ModelId) -> bool {
+        self.place(model).is_some()
+    }
+
     /// Whether failures of the model are to come with a hash of their caller's address.
     pub fn wants_caller(&self, policy: &Policy, model: ModelId) -> bool {
         self.slot(model).is_some() && model_of(policy, model).is_some_and(|it| 1 < slot::min_clients(it))
@@ -279,3 +284,7 @@ impl Health {
 fn model_of(policy: &Policy, model: ModelId) -> Option<&Model> {
     policy.models.get(usize::try_from(model.0).ok()?)
 }
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows stops")]
+mod tests;

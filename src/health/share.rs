@@ -117,7 +117,7 @@ impl Health {
         effects: &mut Effects,
     ) {
         if let Some(slot) = self.slots.get_mut(place as usize) {
-            slot.adopt(entry);
+            slot.adopt(entry, self.is_newest);
         }
         self.refresh(policy, place, now, effects);
     }
@@ -188,7 +188,7 @@ impl Health {
             }
             if let Some(slot) = self.slots.get_mut(place as usize) {
                 // Who changed it may have died before it could say so.
-                slot.is_unsaid |= listed.stamp < slot.stamp;
+                slot.is_unsaid |= self.is_newest && listed.stamp < slot.stamp;
             }
         }
         for place in self.standing.clone() {
@@ -196,7 +196,7 @@ impl Health {
             if slot.alone.is_none() && changes.listed(slot.key).is_none() {
                 self.reload(store, policy, place, now, effects);
                 if let Some(slot) = self.slots.get_mut(place as usize) {
-                    slot.is_unsaid = true;
+                    slot.is_unsaid = self.is_newest;
                 }
             }
         }
@@ -257,7 +257,7 @@ impl Health {
                     slot.place = None;
                 }
                 self.standing.push(at);
-                if slot.is_unsaid || self.say_again <= now.since(slot.said) {
+                if slot.is_unsaid || (self.is_newest && self.say_again <= now.since(slot.said)) {
                     self.say(store, at, now);
                 }
                 continue;

@@ -8,7 +8,7 @@ use super::in_force::Standing;
 use super::names;
 use crate::arena::{Owner, Place};
 use crate::outcome::Outcome;
-use crate::outlier::Ejection;
+use crate::outlier::{Ejection, OutlierDetection};
 use crate::policy::Model;
 use crate::tally::{Counts, Row, RowPart};
 use crate::units::{Instant, Mode, ModelId, RouteId, Share, TargetId};
@@ -143,27 +143,14 @@ impl Slot {
         if let Some(policy) = &model.outlier_detection
             && let Some(target) = self.targets.get_mut(usize::from(seen.target.0))
         {
-            let shows = matches!(seen.outcome, Outcome::Success | Outcome::Failure | Outcome::NotServed);
+            if let Some(probe) = seen.probe {
+                target.ended_probe = Some(probe.0);
+                haste = Haste::Probe;
+            }
             let began = seen.probe.map_or(seen.started, |probe| seen.started.max(probe.0));
-            if !shows {
-                target.ended_probe = seen.probe.map(|probe| probe.0);
-                if target.ended_probe.is_some() {
-                    haste = Haste::Probe;
-                }
-            } else if began < target.ejection.until
-                || (target.ejection.is_out() && seen.now < target.ejection.until)
-            {
-                // It was sent before the ejection ended, and proves nothing of the time after.
-            } else {
-                target.count(seen);
-                let row = target.row.and(target.seen);
-                if target.ejection.is_on_probation(seen.now) {
-                    haste = Haste::Probe;
-                } else if seen.outcome != Outcome::Success
-                    && row.reaches(policy.consecutive_failures, policy.min_clients)
-                {
-                    haste = haste.max(Haste::Threshold);
-                }
+            // What was sent before the ejection ended proves nothing of the time after.
+            if target.ejection.until <= began {
+                haste = haste.max(target.record(policy, seen));
             }
         }
         haste
@@ -185,7 +172,7 @@ impl Slot {
     }
 
     /// Takes over the shared state.
-    pub fn adopt(&mut self, entry: &Entry) {
+    pub fn adopt(&mut self, entry: &Entry, is_newest: bool) {
         self.stamp = entry.stamp;
         for target in &mut self.targets {
             let state = entry.target(target.key);
@@ -200,6 +187,10 @@ impl Slot {
         }
         for guard in &mut self.guards {
             let state = entry.guard(guard.key).filter(|state| state.config == guard.config);
+            if !is_newest && state.is_none() {
+                // The newer configuration knows nothing of this guard, whose canary still is what it was.
+                continue;
+            }
             guard.is_latched = state.is_some_and(|state| state.latch.is_some());
             guard.row = state.map_or_else(Row::default, |state| state.row);
         }
@@ -236,8 +227,18 @@ impl Slot {
 }
 
 impl LocalTarget {
-    fn count(&mut self, seen: &Observation) {
+    fn record(&mut self, policy: &OutlierDetection, seen: &Observation) -> Haste {
+        if matches!(seen.outcome, Outcome::Neutral | Outcome::Overload) {
+            return Haste::None;
+        }
         count(&mut self.counts, &mut self.seen, seen);
+        if self.ejection.is_on_probation(seen.now) {
+            return Haste::Probe;
+        }
+        let row = self.row.and(self.seen);
+        let crosses =
+            seen.outcome != Outcome::Success && row.reaches(policy.consecutive_failures, policy.min_clients);
+        if crosses { Haste::Threshold } else { Haste::None }
     }
 
     pub fn is_empty(&self) -> bool {

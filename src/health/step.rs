@@ -7,7 +7,7 @@
 
 use super::effects::{Event, Numbers};
 use super::entry::{Entry, GuardState, Latch};
-use super::in_force::Standing;
+use super::in_force::{Room, Standing};
 use super::slot::{LocalGuard, LocalTarget, Slot, min_clients};
 use crate::guard::{self, Guard, OnEjection};
 use crate::outlier::{Cause, OutlierDetection};
@@ -170,21 +170,23 @@ impl Step<'_> {
 
     /// Closes the buckets of all targets together, so that they are compared over the same time.
     fn judge_windows(&self, entry: &mut Entry, policy: &OutlierDetection, report: &mut Report) {
-        let mut closed = Vec::new();
-        for (target, local) in (0..).map(TargetId).zip(&self.slot.targets) {
-            let state = entry.targets.iter_mut().find(|state| state.key == local.key);
-            if let Some(state) = state
-                && state.window.close(policy.interval, self.now)
-                && !state.ejection.is_out()
-            {
-                closed.push((target, state.window.total()));
-            }
+        let is_due = entry
+            .targets
+            .iter_mut()
+            .fold(false, |is_due, state| is_due | state.window.close(policy.interval, self.now));
+        if !is_due {
+            return;
         }
-        for (target, own) in &closed {
+        let mut totals = Vec::new();
+        for (target, local) in (0..).map(TargetId).zip(&self.slot.targets) {
+            let state = entry.target(local.key).filter(|state| !state.ejection.is_out());
+            totals.extend(state.map(|state| (target, state.window.total())));
+        }
+        for (target, own) in &totals {
             let cause = if policy.fails_too_often(own) {
                 Some(Cause::FailurePercentage)
             } else if policy.compares() {
-                self.compare(policy, *target, own, &closed)
+                self.compare(policy, *target, own, &totals)
             } else {
                 None
             };
@@ -235,6 +237,10 @@ impl Step<'_> {
         let counts = if before.until == local.ejection.until { &local.counts } else { &Counts::NONE };
         let mut cause = None;
         if !before.is_out() {
+            if judges {
+                // A window that is new begins now; any other has been closed before.
+                state.window.close(policy.interval, self.now);
+            }
             state.window.add(counts);
             state.row = state.row.and(local.seen);
             report.follow(state.window.ends(policy.interval));
@@ -244,13 +250,14 @@ impl Step<'_> {
                 state.row = Row::default();
             }
         } else if judges && before.is_on_probation(self.now) && !counts.is_empty() {
-            (state.row, state.ejection) = (Row::default(), state.ejection.come_back(self.now));
+            state.row = Row::default();
             state.window.clear();
             if 0 < counts.bad {
                 // It is out already, so nothing more is out than before.
-                state.ejection = before.eject(policy, self.now, self.chance);
+                state.ejection = state.ejection.eject(policy, self.now, self.chance);
                 report.events.push(self.ejected(policy, target, Cause::FailedProbe, state.ejection.until));
             } else {
+                state.ejection = state.ejection.come_back(self.now);
                 report.events.push(Event::Returned { model: self.slot.model, target, mode: policy.mode });
             }
             entry.stamp();
@@ -273,10 +280,10 @@ impl Step<'_> {
         report: &mut Report,
     ) {
         let model = self.slot.model;
-        if !self.standing(entry, policy).may_eject(self.model, target, policy.max_ejection_percent, self.wall)
-        {
-            report.events.push(Event::RefusedByMax { model, target, cause });
-            return;
+        match self.standing(entry, policy).room(self.model, target, policy.max_ejection_percent, self.wall) {
+            Room::Enough => {}
+            Room::TooLittle => return report.events.push(Event::RefusedByMax { model, target, cause }),
+            Room::Pointless => return,
         }
         let key = self.slot.targets.get(usize::from(target.0)).map(|target| target.key);
         let Some(state) = key.and_then(|key| entry.target_mut(key)) else { return };

@@ -25,14 +25,16 @@ pub struct Ejection {
     /// Ejections that count for the length of the next one.
     count: u32,
     phase: Phase,
+    /// When the probe began that is on its way. It may outlast the ejection that it was for.
+    probe: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// Back in traffic, in steps from this moment on; the beginning of time for a target that was never out.
     Back { since: Instant },
-    /// Out of traffic; after `until` it is probed, and `probe` says when the last probe began.
-    Out { probe: Option<Instant> },
+    /// Out of traffic, but for probes from `until` on.
+    Out,
 }
 
 impl Default for Phase {
@@ -54,7 +56,7 @@ impl Ejection {
     }
 
     pub const fn is_out(self) -> bool {
-        matches!(self.phase, Phase::Out { .. })
+        matches!(self.phase, Phase::Out)
     }
 
     /// Whether what requests from now on show decides about the target's return.
@@ -64,29 +66,19 @@ impl Ejection {
 
     /// Whether a probe may begin: the ejection is over and no other probe is on its way.
     pub fn awaits_probe(self, now: Instant) -> bool {
-        let Phase::Out { probe } = self.phase else { return false };
-        self.until <= now && probe.is_none_or(|began| PROBE_EXPIRES <= now.since(began))
+        self.is_on_probation(now) && self.probe.is_none_or(|began| PROBE_EXPIRES <= now.since(began))
     }
 
     /// Begins a probe, which [`Self::awaits_probe`].
     #[must_use]
     pub const fn begin_probe(self, now: Instant) -> Self {
-        match self.phase {
-            Phase::Out { .. } => Self { phase: Phase::Out { probe: Some(now) }, ..self },
-            Phase::Back { .. } => self,
-        }
+        Self { probe: Some(now), ..self }
     }
 
-    /// The probe that began then is over and showed nothing, so that another may begin. A probe that has expired
-    /// ends no other.
+    /// The probe that began then is over. One that has expired ends no other.
     #[must_use]
     pub fn end_probe(self, began: Instant) -> Self {
-        match self.phase {
-            Phase::Out { probe } if probe == Some(began) => {
-                Self { phase: Phase::Out { probe: None }, ..self }
-            }
-            _ => self,
-        }
+        Self { probe: self.probe.filter(|probe| *probe != began), ..self }
     }
 
     /// A request that began after the ejection succeeded.
@@ -103,7 +95,7 @@ impl Ejection {
         let count = self.count(policy, now).saturating_add(1);
         let time = policy.base_ejection_time.saturating_mul(count).min(policy.max_ejection_time);
         let until = now.after(time).after(jitter(policy.max_ejection_time_jitter, chance));
-        Self { until, count, phase: Phase::Out { probe: None } }
+        Self { until, count, phase: Phase::Out, ..self }
     }
 
     /// How many ejections count: one less for each interval in which the target had its whole weight.
@@ -118,26 +110,36 @@ impl Ejection {
     pub fn write(self, to: &mut Writer) {
         to.number(self.until.as_nanos());
         to.number(u64::from(self.count));
-        let (kind, at) = match self.phase {
-            Phase::Back { since } => (0, since),
-            Phase::Out { probe: None } => (1, Instant::default()),
-            Phase::Out { probe: Some(began) } => (2, began),
-        };
-        to.number(kind);
-        to.number(at.as_nanos());
+        match self.phase {
+            Phase::Out => to.number(0),
+            Phase::Back { since } => {
+                to.number(1);
+                to.number(since.as_nanos());
+            }
+        }
+        match self.probe {
+            None => to.number(0),
+            Some(began) => {
+                to.number(1);
+                to.number(began.as_nanos());
+            }
+        }
     }
 
     pub fn read(from: &mut Reader<'_>) -> Option<Self> {
         let until = Instant::from_nanos(from.number()?);
         let count = from.small()?;
-        let (kind, at) = (from.number()?, Instant::from_nanos(from.number()?));
-        let phase = match kind {
-            0 => Phase::Back { since: at },
-            1 => Phase::Out { probe: None },
-            2 => Phase::Out { probe: Some(at) },
+        let phase = match from.number()? {
+            0 => Phase::Out,
+            1 => Phase::Back { since: Instant::from_nanos(from.number()?) },
             _ => return None,
         };
-        Some(Self { until, count, phase })
+        let probe = match from.number()? {
+            0 => None,
+            1 => Some(Instant::from_nanos(from.number()?)),
+            _ => return None,
+        };
+        Some(Self { until, count, phase, probe })
     }
 }
 
@@ -166,7 +168,7 @@ mod tests {
 
     /// Ejected at 100 s, tried at 130 s, and back at 131 s.
     fn back() -> Ejection {
-        ejected(100).begin_probe(at(130)).come_back(at(131))
+        ejected(100).begin_probe(at(130)).end_probe(at(130)).come_back(at(131))
     }
 
     #[track_caller]
@@ -199,6 +201,15 @@ mod tests {
         let trying = ejected(100).begin_probe(at(130));
         assert!(!trying.awaits_probe(at(131)));
         assert!(trying.end_probe(at(130)).awaits_probe(at(131)));
+    }
+
+    #[test]
+    fn a_probe_that_outlasts_its_ejection_is_the_only_one_still() {
+        // Ejected again until 189 s.
+        let again = ejected(100).begin_probe(at(130)).come_back(at(131)).eject(&policy(), at(129), 0);
+        assert!(!again.awaits_probe(at(189)));
+        assert!(again.awaits_probe(at(190)));
+        assert!(again.end_probe(at(130)).awaits_probe(at(189)));
     }
 
     #[test]

@@ -84,11 +84,6 @@ pub fn width(window: Duration) -> u64 {
 }
 
 impl Window {
-    /// Whether buckets end between the open one and `now`.
-    pub fn is_due(&self, window: Duration, now: Instant) -> bool {
-        self.number < number(window, now)
-    }
-
     /// Closes what has ended by `now`, and says whether the window then holds something to judge.
     pub fn close(&mut self, window: Duration, now: Instant) -> bool {
         let number = number(window, now);
@@ -96,17 +91,20 @@ impl Window {
             // No worker's clock is a bucket ahead: the window had another length, or the memory is not to be trusted.
             *self = Self::default();
         }
-        let Some(passed) = number.checked_sub(self.number).filter(|passed| 0 < *passed) else { return false };
-        let is_first = std::mem::replace(&mut self.number, number) == 0;
+        if self.number == 0 {
+            // What was counted before anybody looked at the clock is in the bucket that is open now.
+            self.number = number;
+        }
+        let passed = usize::try_from(number.saturating_sub(self.number)).unwrap_or(usize::MAX);
+        self.number = self.number.max(number);
         // What ended longer ago than the window lasts is forgotten, however late somebody comes by.
-        let passed = usize::try_from(passed).unwrap_or(usize::MAX).min(BUCKETS.saturating_add(1));
-        for _ in 0..passed {
+        for _ in 0..passed.min(BUCKETS.saturating_add(1)) {
             self.closed.rotate_right(1);
             if let Some(newest) = self.closed.first_mut() {
                 *newest = std::mem::take(&mut self.open);
             }
         }
-        !is_first && self.closed.iter().any(|counts| !counts.is_empty())
+        0 < passed && self.closed.iter().any(|counts| !counts.is_empty())
     }
 
     pub fn add(&mut self, counts: &Counts) {
@@ -225,6 +223,15 @@ mod tests {
         assert!(!window.close(longer, at(1001)));
         window.add(&one());
         assert!(window.close(longer, at(1101)));
+        assert_eq!(window.total(), one());
+    }
+
+    #[test]
+    fn what_was_added_before_the_first_look_at_the_clock_is_judged() {
+        let mut window = Window::default();
+        window.add(&one());
+        assert!(!window.close(WINDOW, at(1000)));
+        assert!(window.close(WINDOW, at(1010)));
         assert_eq!(window.total(), one());
     }
 
