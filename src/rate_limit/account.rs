@@ -65,16 +65,31 @@ impl Account {
         (self.tokens, self.debited_at) = (tokens, now);
     }
 
-    /// Whether the bucket is known not to admit `cost`, without looking.
-    pub fn is_refused(&self, gcra: &Gcra, cost: u64, now: Instant) -> Option<Refused> {
+    /// Why the bucket is known not to admit `cost`, without looking.
+    pub fn refuses(&mut self, gcra: &Gcra, cost: u64, now: Instant) -> Option<Refused> {
         if BELIEF_NANOS <= nanos(now.since(self.seen_at)) {
             return None;
         }
-        let refused = gcra.step(self.tat, now, cost).err();
-        if refused.is_none() && now < self.asleep_until && self.lease(gcra, cost).is_some() {
-            return Some(Refused::Exhausted { retry_after: self.asleep_until.since(now) });
+        if let Err(why) = gcra.step(self.tat, now, cost) {
+            return Some(self.sleep(gcra, cost, now, why));
         }
-        refused
+        let is_asleep = now < self.asleep_until && self.lease(gcra, cost).is_some();
+        is_asleep.then(|| Refused::Exhausted { retry_after: self.asleep_until.since(now) })
+    }
+
+    /// The bucket was seen too empty for `cost`: why, for the caller.
+    pub fn see_empty(&mut self, gcra: &Gcra, tat: Tat, cost: u64, now: Instant, why: Refused) -> Refused {
+        self.see(tat, now);
+        self.sleep(gcra, cost, now, why)
+    }
+
+    /// Where demand is high, debiting each token as it comes would take two calls of the host for each, so an empty bucket
+    /// is left to fill for a lease. Nothing is lost with that, because the largest lease is a quarter of the burst at most.
+    fn sleep(&mut self, gcra: &Gcra, cost: u64, now: Instant, why: Refused) -> Refused {
+        let Some(lease) = self.lease(gcra, cost) else { return why };
+        let Err(Refused::Exhausted { retry_after }) = gcra.step(self.tat, now, lease) else { return why };
+        self.asleep_until = now.after(retry_after);
+        Refused::Exhausted { retry_after }
     }
 
     /// Keeps what the bucket was seen to be. A bucket that is shared is not kept, since the key may have its own next time.
@@ -88,17 +103,6 @@ impl Account {
 
     fn see(&mut self, tat: Tat, now: Instant) {
         (self.tat, self.seen_at, self.asleep_until) = (tat, now, Instant::default());
-    }
-
-    /// The bucket was seen too empty for `cost`. Where demand is high, debiting each token as it comes would take a call of
-    /// the host for every other request, so the bucket is left to fill for a lease: nothing is lost with that, because
-    /// the largest lease is an eighth of the bucket or less.
-    pub fn see_empty(&mut self, gcra: &Gcra, tat: Tat, cost: u64, now: Instant) {
-        self.see(tat, now);
-        let lease = self.lease(gcra, cost);
-        if let Some(Err(Refused::Exhausted { retry_after })) = lease.map(|lease| gcra.step(tat, now, lease)) {
-            self.asleep_until = now.after(retry_after);
-        }
     }
 
     pub const fn tat(&self) -> Tat {

@@ -40,7 +40,7 @@ use crate::units::{Instant, nanos};
 pub const LEASE: Duration = Duration::from_millis(20);
 
 /// A lease is no larger than what the bucket gains in this time, so that little is lost when it is not used.
-const LARGEST_LEASE: Duration = Duration::from_millis(5);
+const LARGEST_LEASE: Duration = Duration::from_millis(10);
 
 const UNITS_PER_NANO: u64 = 16;
 

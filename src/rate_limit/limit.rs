@@ -59,7 +59,7 @@ pub struct Made {
     /// Whether others had spent from the same bucket.
     pub is_shared: bool,
     /// Whether it was made on this worker's own buckets.
-    is_alone: bool,
+    pub is_alone: bool,
 }
 
 /// Why there was none.
@@ -137,7 +137,6 @@ impl Limit {
             Ok(result) => result,
             Err(Unmade::Conflict) => Err(NotMade::Conflict),
             Err(Unmade::Alone) => {
-                self.counts.alone = self.counts.alone.saturating_add(1);
                 let (_, result) = step(self.alone());
                 result.map(|made| Made { is_alone: true, ..made })
             }

@@ -239,7 +239,7 @@ impl Limiter {
             account.ask(cost, now);
             if cost <= account.leased(now) {
                 pending.paid = Paid::ByLease;
-            } else if let Some(why) = account.is_refused(&gcra, cost, now) {
+            } else if let Some(why) = account.refuses(&gcra, cost, now) {
                 let tat = account.tat();
                 return Err(refusal(&pending, limit, why, tat, now));
             }
@@ -271,12 +271,14 @@ impl Limiter {
                 if made.is_shared {
                     self.count(pending.limit, |counts| &mut counts.shared);
                 }
+                if made.is_alone {
+                    self.count(pending.limit, |counts| &mut counts.alone);
+                }
                 Ok(())
             }
             Err(NotMade::Refused { why, tat, seat }) => {
-                if let Some(account) = known.filter(|_| seat != Seat::Shared) {
-                    account.see_empty(&gcra, tat, need, now);
-                }
+                let known = known.filter(|_| seat != Seat::Shared);
+                let why = known.map_or(why, |account| account.see_empty(&gcra, tat, need, now, why));
                 Err(refusal(pending, limit, why, tat, now))
             }
             Err(NotMade::Conflict) => {
