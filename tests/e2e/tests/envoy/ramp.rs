@@ -1,6 +1,5 @@
 //! A weight that grows by the clock.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use predictgate::config;
