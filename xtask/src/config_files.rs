@@ -5,8 +5,8 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 /// What a message says when there is none.
-pub const LOOKED_FOR: &str = "a Wasm filter's `configuration`, a WasmPlugin's `pluginConfig`, \
-     a filter by `config_discovery`, or a file that is a plugin configuration itself (it has `models`)";
+pub const LOOKED_FOR: &str = "a Wasm filter's `configuration`, the `pluginConfig` of a WasmPlugin or TrafficExtension, \
+     the `config` of an EnvoyExtensionPolicy, a filter by `config_discovery`, or a file that is a plugin configuration itself (it has `models`)";
 
 /// Keys by which a file that is a plugin configuration itself is known.
 const OWN_KEYS: [&str; 3] = ["models", "unmatched", "admin_methods"];
@@ -85,7 +85,7 @@ pub fn find(text: &str, documents: &[Value]) -> Contents {
         visit(document, &title(documents, number), &mut |place, map| {
             contents.references.extend(reference(place, map));
             contents.found.extend(wasm_filter(place, map));
-            contents.found.extend(wasm_plugin(place, map));
+            contents.found.extend(plugins_of_kubernetes(place, map));
         });
     }
     contents
@@ -304,19 +304,42 @@ fn string_value(configuration: Option<&Value>) -> Result<String, String> {
     }
 }
 
-fn wasm_plugin(place: &str, map: &Value) -> Option<Found> {
-    if text_at(map, "kind") != "WasmPlugin" {
-        return None;
-    }
-    let spec = map.get("spec")?;
-    let text = match spec.get("pluginConfig") {
-        Some(config @ Value::Object(_)) => Ok(config.to_string()),
-        Some(_) => Err("expected a mapping".to_owned()),
-        None => Err("found no configuration, expected a mapping with `models`".to_owned()),
+/// The kinds that carry plugins as mappings: where in them, and what a plugin's configuration is called there.
+const CARRIERS: [(&str, &str, &str); 3] = [
+    ("WasmPlugin", "spec", "pluginConfig"),
+    ("TrafficExtension", "spec.wasm", "pluginConfig"),
+    ("EnvoyExtensionPolicy", "spec.wasm", "config"),
+];
+
+fn plugins_of_kubernetes(place: &str, map: &Value) -> Vec<Found> {
+    let carrier = CARRIERS.into_iter().find(|(kind, ..)| *kind == text_at(map, "kind"));
+    let Some((_, path, key)) = carrier else { return Vec::new() };
+    let Some(carried) = map.pointer(&format!("/{}", path.replace('.', "/"))) else { return Vec::new() };
+    let place = path.split('.').fold(place.to_owned(), |place, key| under(&place, key));
+    let plugins = match carried {
+        Value::Array(plugins) => {
+            plugins.iter().enumerate().map(|(number, it)| (format!("{place}[{number}]"), it)).collect()
+        }
+        plugin => vec![(place, plugin)],
     };
-    let named = [spec.get("url"), spec.get("pluginName"), map.pointer("/metadata/name")];
-    let named = named.into_iter().flatten().any(mentions_predictgate);
-    Some(Found { place: under(&under(place, "spec"), "pluginConfig"), text, named })
+    let found = plugins.into_iter().map(|(place, plugin)| Found {
+        place: under(&place, key),
+        text: match plugin.get(key) {
+            Some(config @ Value::Object(_)) => Ok(config.to_string()),
+            Some(_) => Err("expected a mapping".to_owned()),
+            None => Err("found no configuration, expected a mapping with `models`".to_owned()),
+        },
+        named: [
+            plugin.get("url"),
+            plugin.get("pluginName"),
+            plugin.get("name"),
+            map.pointer("/metadata/name"),
+        ]
+        .into_iter()
+        .flatten()
+        .any(mentions_predictgate),
+    });
+    found.collect()
 }
 
 fn reference(place: &str, map: &Value) -> Option<Reference> {

@@ -52,8 +52,8 @@ enum Command {
     Build(Install),
     /// Tell whether the filter would take the configurations in files (seconds)
     ///
-    /// A file may be a plugin configuration as JSON or YAML, an envoy.yaml, an ECDS file, or Istio's WasmPlugin
-    /// or EnvoyFilter. Every error is printed with its file and path. Where Envoy and the built module are here,
+    /// A file may be a plugin configuration as JSON or YAML, an envoy.yaml, an ECDS file, Istio's WasmPlugin,
+    /// TrafficExtension or EnvoyFilter, or Envoy Gateway's EnvoyExtensionPolicy. Every error is printed with its file and path. Where Envoy and the built module are here,
     /// `envoy --mode validate` reads an envoy.yaml or ECDS file too, with the configuration inlined.
     Check {
         /// What to check

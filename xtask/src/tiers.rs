@@ -41,7 +41,9 @@ pub enum Tier {
     Abi,
     /// The built module in a real Envoy, before the native model server
     Envoy,
-    /// The same before real TensorFlow, called by its official client
+    /// The manifests of istio/ in a real Envoy, translated as istiod translates them
+    Istio,
+    /// The built module in a real Envoy before real TensorFlow, called by its official client
     Tensorflow,
 }
 
@@ -55,6 +57,7 @@ impl Tier {
             Self::Image => "image",
             Self::Abi => "abi",
             Self::Envoy => "envoy",
+            Self::Istio => "istio",
             Self::Tensorflow => "tensorflow",
         }
     }
@@ -153,6 +156,11 @@ pub fn run(project: &Project, tier: Tier, parts: &mut Parts<'_>) -> Result<Ran> 
         }
         Tier::Envoy => {
             let mut command = test(&["-p", "predictgate-e2e", "--test", "envoy"]);
+            parts.hand_to(&mut command)?;
+            command
+        }
+        Tier::Istio => {
+            let mut command = test(&["-p", "predictgate-istio"]);
             parts.hand_to(&mut command)?;
             command
         }

@@ -218,3 +218,17 @@ fn the_module_is_set_where_predictgate_is_named_or_nothing_is() {
     set_module(&mut neither, "/m.wasm");
     assert!(set(&neither[0]) && set(&neither[1]), "{neither}");
 }
+
+#[test]
+fn a_traffic_extension_and_an_extension_policy_give_their_mappings() {
+    check(
+        "kind: TrafficExtension\nspec: {wasm: {pluginConfig: {models: []}}}",
+        &[r#"spec.wasm.pluginConfig = {"models":[]}"#],
+    );
+    check(
+        "kind: EnvoyExtensionPolicy\nspec: {wasm: [{name: a}, {name: b, config: {models: []}}]}",
+        &["spec.wasm[0].config ! found no configuration", r#"spec.wasm[1].config = {"models":[]}"#],
+    );
+    // A TrafficExtension may be of Lua.
+    check("kind: TrafficExtension\nspec: {lua: {}}", &[]);
+}
