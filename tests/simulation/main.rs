@@ -13,5 +13,6 @@
 
 mod counters;
 mod explore;
+mod health;
 mod limits;
 mod scheduler;

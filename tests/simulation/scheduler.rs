@@ -84,6 +84,11 @@ impl Host<'_> {
         self.world.happens(NonZeroU64::new(odds))
     }
 
+    /// How many configuration updates came before this root.
+    pub fn root(&self) -> u32 {
+        self.root
+    }
+
     /// Whether no configuration update has given this worker another root.
     pub fn is_newest(&self) -> bool {
         self.world.newest.borrow().get(self.worker) == Some(&self.root)

@@ -1,0 +1,140 @@
+//! What really happened, kept outside the simulated process.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use predictgate::health::{Event, Standing};
+use predictgate::outlier::{Cause, PROBE_EXPIRES};
+use predictgate::policy::Policy;
+use predictgate::units::{Instant, Share, TargetId, WallTime};
+
+use super::{MODEL, ROLLOUT, TARGETS};
+
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// The first law that was broken.
+    pub broken: Option<String>,
+    /// Probes on their way: whose, to which target, and since when.
+    probes: Vec<(u64, TargetId, Instant)>,
+    next_probe: u64,
+    /// Until when each target was ejected, and when that was said.
+    pub ejected: Vec<(TargetId, Instant, Instant)>,
+    /// When the guard tripped, by the epoch of its configuration.
+    pub tripped: Vec<(u32, Instant)>,
+    pub happened: Happened,
+}
+
+/// Counts by which a test knows that what it checks did happen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Happened {
+    pub requests: u64,
+    pub ejections: u64,
+    pub refusals: u64,
+    pub returns: u64,
+    pub failed_probes: u64,
+    pub roll_backs: u64,
+    pub probes: u64,
+    pub obeyed: u64,
+}
+
+impl Ledger {
+    pub fn check(&mut self, holds: bool, law: impl FnOnce() -> String) {
+        if !holds && self.broken.is_none() {
+            self.broken = Some(law());
+        }
+    }
+
+    /// Takes down what a worker says to have decided; `after` is what it then sees in force.
+    pub fn events(
+        &mut self,
+        events: &[Event],
+        policy: &Policy,
+        epoch: u32,
+        before: &Standing,
+        after: &Standing,
+        now: Instant,
+    ) {
+        for event in events {
+            match *event {
+                Event::Ejected { cause: Cause::FailedProbe, target, until, .. } => {
+                    self.happened.failed_probes += 1;
+                    self.ejected.push((target, until, now));
+                }
+                Event::Ejected { target, until, .. } => {
+                    self.happened.ejections += 1;
+                    self.ejected.push((target, until, now));
+                    // A guard that tripped in the same call has taken weight away after the ejection.
+                    if before.tripped == after.tripped {
+                        self.check_percent(policy, after);
+                    }
+                }
+                Event::RefusedByMax { .. } => self.happened.refusals += 1,
+                Event::Returned { .. } => self.happened.returns += 1,
+                Event::RolledBack { .. } => {
+                    self.happened.roll_backs += 1;
+                    self.tripped.push((epoch, now));
+                }
+                Event::Cleared { .. } => {}
+            }
+        }
+    }
+
+    /// At the moment of an ejection not more than the percent of the weight is out.
+    fn check_percent(&mut self, policy: &Policy, standing: &Standing) {
+        let model = &policy.models[MODEL.0 as usize];
+        let percent = model.outlier_detection.as_ref().unwrap().max_ejection_percent.millionths();
+        let in_force = standing.in_force(ROLLOUT, &model.routes[usize::from(ROLLOUT.0)], WallTime::default());
+        let (mut out, mut all) = (0, 0);
+        for (arm, weight) in in_force.without_ejections() {
+            let lacks = Share::WHOLE.millionths() - standing.share_of(arm.target).millionths();
+            out += weight * u64::from(lacks);
+            all += weight;
+        }
+        self.check(out <= all * u64::from(percent), || {
+            format!("{out} of {all} millionths are out, more than {percent}: {standing:?}")
+        });
+    }
+
+    /// At least one target is never out, and somebody answers.
+    pub fn check_someone_answers(&mut self, policy: &Policy, standing: &Standing) {
+        let model = &policy.models[MODEL.0 as usize];
+        let someone = TARGETS.iter().any(|target| standing.share_of(*target) > Share::NONE);
+        self.check(someone, || format!("every target is out: {standing:?}"));
+        for (id, route) in (0..).map(predictgate::units::RouteId).zip(model.routes.iter()) {
+            let in_force = standing.in_force(id, route, WallTime::default());
+            let weight: u64 = in_force.iter().map(|(_, weight)| weight).sum();
+            self.check(weight > 0, || format!("nobody answers on {id:?}: {standing:?}"));
+        }
+    }
+
+    fn probe_begins(&mut self, target: TargetId, now: Instant) -> u64 {
+        let on_their_way = |(_, it, began): &&(u64, TargetId, Instant)| {
+            *it == target && now.since(*began) < PROBE_EXPIRES
+        };
+        let other = self.probes.iter().find(on_their_way).copied();
+        self.check(other.is_none(), || format!("two probes to {target:?}: {other:?} and one at {now:?}"));
+        self.next_probe += 1;
+        self.happened.probes += 1;
+        self.probes.push((self.next_probe, target, now));
+        self.next_probe
+    }
+}
+
+/// A probe on its way. It goes with its worker.
+pub struct ProbeFlight {
+    number: u64,
+    ledger: Rc<RefCell<Ledger>>,
+}
+
+impl ProbeFlight {
+    pub fn begin(ledger: &Rc<RefCell<Ledger>>, target: TargetId, now: Instant) -> Self {
+        let number = ledger.borrow_mut().probe_begins(target, now);
+        Self { number, ledger: Rc::clone(ledger) }
+    }
+}
+
+impl Drop for ProbeFlight {
+    fn drop(&mut self) {
+        self.ledger.borrow_mut().probes.retain(|(number, ..)| *number != self.number);
+    }
+}

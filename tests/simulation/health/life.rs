@@ -1,0 +1,239 @@
+//! One root's life: requests that are chosen a target, answered later, and recorded; and ticks.
+
+use std::cell::RefCell;
+use std::num::NonZeroU64;
+use std::rc::Rc;
+use std::time::Duration;
+
+use predictgate::arena::DRAIN;
+use predictgate::health::{Effects, Health, Observation, Origin, Probe, Standing};
+use predictgate::outcome::Outcome;
+use predictgate::policy::Policy;
+use predictgate::rng::Rng;
+use predictgate::split::{Draw, choose};
+use predictgate::store::SharedStore;
+use predictgate::units::{Instant, Share, TargetId, WallTime};
+
+use super::ledger::{Ledger, ProbeFlight};
+use super::{CANARY, DIRECT, MODEL, ROLLOUT, Setting, TARGETS, policy};
+use crate::scheduler::Host;
+
+const TICK: Duration = Duration::from_millis(100);
+
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub settings: Vec<Setting>,
+    pub ticks: u32,
+    pub requests_per_tick: u64,
+    /// From when to when each target fails, in milliseconds.
+    pub fails: [(u64, u64); 3],
+    /// One request in so many fails by itself.
+    pub odds_of_failure: u64,
+    /// In so many ticks a root must obey what was decided before the first of them.
+    pub obeys_within: u32,
+    /// Whether an update keeps a latch: none of the settings has another epoch.
+    pub keeps_latch: bool,
+}
+
+/// The parts of a worker that a wrong variant replaces.
+pub trait Worker {
+    fn is_newest(&self, host: &Host<'_>) -> bool {
+        host.is_newest()
+    }
+
+    fn created(&self, host: &Host<'_>) -> Instant {
+        host.now()
+    }
+
+    /// The policy by which the worker judges.
+    fn judged_by(&self, policy: &Policy) -> Policy {
+        policy.clone()
+    }
+
+    fn probe(
+        &self,
+        health: &mut Health,
+        store: &dyn SharedStore,
+        policy: &Policy,
+        target: TargetId,
+        now: Instant,
+    ) -> Option<Probe> {
+        health.probe(store, policy, MODEL, target, now)
+    }
+}
+
+/// As it is meant.
+pub struct Right;
+
+impl Worker for Right {}
+
+struct Root<'a, 'h> {
+    host: &'a Host<'h>,
+    store: &'a dyn SharedStore,
+    scenario: &'a Scenario,
+    setting: Setting,
+    policy: Policy,
+    judged_by: Policy,
+    health: Health,
+    ledger: &'a Rc<RefCell<Ledger>>,
+    rng: Rng,
+    /// What is on its way, with the tick of its answer.
+    pending: Vec<(u32, Observation, Option<ProbeFlight>)>,
+    /// When the ticks began that are over.
+    ticked: Vec<Instant>,
+}
+
+pub fn life(
+    host: &Host<'_>,
+    store: &dyn SharedStore,
+    scenario: &Scenario,
+    ledger: &Rc<RefCell<Ledger>>,
+    worker: &dyn Worker,
+) {
+    let setting = scenario.settings[host.root() as usize % scenario.settings.len()];
+    let seed = (0..64).fold(0, |seed, _| seed << 1 | u64::from(host.one_in(2)));
+    let policy = policy(setting);
+    let judged_by = worker.judged_by(&policy);
+    let origin = Origin { instance: b"filter", seed, created: worker.created(host), drain: DRAIN };
+    let mut root = Root {
+        host,
+        store,
+        scenario,
+        setting,
+        health: Health::new(&judged_by, origin),
+        policy,
+        judged_by,
+        ledger,
+        rng: Rng::seeded(seed),
+        pending: vec![],
+        ticked: vec![],
+    };
+    for tick in 0..scenario.ticks {
+        root.tick(worker);
+        // A root that is not the newest gets no new requests, and finishes those that it has.
+        if host.is_newest() {
+            for _ in 0..scenario.requests_per_tick {
+                root.request(tick, worker);
+            }
+        }
+        for at in (0..root.pending.len()).rev() {
+            if root.pending[at].0 <= tick {
+                let (_, seen, probe) = root.pending.swap_remove(at);
+                // Its answer is there, so it is not on its way any more.
+                drop(probe);
+                root.answer(seen);
+            }
+        }
+        // Now and then nothing happens for so long that what has an expiry expires.
+        host.wait(if host.one_in(60) { Duration::from_secs(61) } else { TICK });
+    }
+}
+
+impl Root<'_, '_> {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.rng.below(NonZeroU64::new(bound).expect("a choice of at least one"))
+    }
+
+    fn request(&mut self, tick: u32, worker: &dyn Worker) {
+        let now = self.host.now();
+        let draw = Draw::at_random(self.rng.next_u64());
+        let mut seen = Observation {
+            model: MODEL,
+            route: ROLLOUT,
+            target: CANARY,
+            outcome: Outcome::Success,
+            latency: Some(Duration::from_millis(1 + self.below(20))),
+            caller: None,
+            started: now,
+            probe: None,
+            now,
+        };
+        let mut flight = None;
+        if self.below(10) == 0 {
+            seen.route = DIRECT;
+        } else {
+            let standing = self.health.standing(MODEL).clone();
+            let route = &self.policy.models[0].routes[usize::from(ROLLOUT.0)];
+            let in_force = standing.in_force(ROLLOUT, route, WallTime::default());
+            let bound_to = choose(in_force.without_ejections(), || draw).unwrap();
+            seen.target = choose(in_force.iter(), || draw).unwrap();
+            if standing.share_of(bound_to) == Share::NONE {
+                seen.probe = worker.probe(&mut self.health, self.store, &self.judged_by, bound_to, now);
+                if seen.probe.is_some() {
+                    seen.target = bound_to;
+                    flight = Some(ProbeFlight::begin(self.ledger, bound_to, now));
+                }
+            }
+        }
+        self.ledger.borrow_mut().happened.requests += 1;
+        let takes = self.below(4) as u32;
+        self.pending.push((tick + takes, seen, flight));
+    }
+
+    fn answer(&mut self, mut seen: Observation) {
+        seen.now = self.host.now();
+        let millis = seen.now.as_nanos() / 1_000_000;
+        let target = TARGETS.iter().position(|it| *it == seen.target).unwrap();
+        let (from, to) = self.scenario.fails[target];
+        let fails = if from <= millis && millis < to { 9 } else { 0 };
+        let odds = self.scenario.odds_of_failure;
+        seen.outcome = if self.below(10) < fails || (odds > 0 && self.below(odds) == 0) {
+            Outcome::Failure
+        } else if self.below(20) == 0 {
+            Outcome::Neutral
+        } else {
+            Outcome::Success
+        };
+        let before = self.health.standing(MODEL).clone();
+        let effects = self.health.record(self.store, &self.judged_by, &seen);
+        self.take(&before, &effects, seen.now);
+    }
+
+    fn tick(&mut self, worker: &dyn Worker) {
+        let began = self.host.now();
+        let is_newest = worker.is_newest(self.host);
+        let before = self.health.standing(MODEL).clone();
+        let wall = WallTime::default();
+        let effects = self.health.tick(self.store, &self.judged_by, began, wall, is_newest);
+        self.ticked.push(began);
+        self.take(&before, &effects, began);
+        self.check_obedience(began);
+    }
+
+    fn take(&self, before: &Standing, effects: &Effects, now: Instant) {
+        let mut ledger = self.ledger.borrow_mut();
+        let after = self.health.standing(MODEL);
+        ledger.events(&effects.events, &self.policy, self.setting.epoch, before, after, now);
+        ledger.check_someone_answers(&self.policy, after);
+    }
+
+    /// Whether enough ticks have begun since then, so that what was said then must be known.
+    fn must_know(&self, said: Instant) -> bool {
+        let since = self.ticked.iter().filter(|began| said < **began).count();
+        self.scenario.obeys_within as usize <= since
+    }
+
+    fn check_obedience(&self, now: Instant) {
+        let mut ledger = self.ledger.borrow_mut();
+        let standing = self.health.standing(MODEL);
+        for (target, until, said) in ledger.ejected.clone() {
+            if now < until && self.must_know(said) {
+                ledger.happened.obeyed += 1;
+                let share = standing.share_of(target);
+                ledger.check(share == Share::NONE, || {
+                    format!("{target:?} has {share:?} at {now:?}, ejected at {said:?} until {until:?}")
+                });
+            }
+        }
+        if !self.scenario.keeps_latch {
+            return;
+        }
+        for (_, said) in ledger.tripped.clone() {
+            if self.must_know(said) {
+                ledger.happened.obeyed += 1;
+                ledger.check(standing.is_tripped(ROLLOUT), || format!("the latch of {said:?} is lost at {now:?}"));
+            }
+        }
+    }
+}
