@@ -35,12 +35,14 @@ const ALL_TO_V2: &str = r#"{
 #[tokio::test]
 async fn the_shipped_files_pass_validation() {
     let pools = Pools::start().await.unwrap();
-    let shipped = pools.quickstart().unwrap();
-    for scenario in [shipped.clone(), shipped.inlined()] {
-        let validation = scenario.validate().unwrap();
-        assert!(validation.ok, "{}", validation.text);
-        for words in ["[warning]", "[error]", "eprecated"] {
-            assert!(!validation.text.contains(words), "{}", validation.text);
+    for folder in ["quickstart", "canary", "subsets"] {
+        let shipped = pools.shipped(folder).unwrap();
+        for scenario in [shipped.clone(), shipped.inlined()] {
+            let validation = scenario.validate().unwrap();
+            assert!(validation.ok, "{folder}: {}", validation.text);
+            for words in ["[warning]", "[error]", "eprecated"] {
+                assert!(!validation.text.contains(words), "{folder}: {}", validation.text);
+            }
         }
     }
 }
