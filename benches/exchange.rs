@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::num::NonZeroU64;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use predictgate::exchange::{Body, Exchange, Local, World, sanitise};
+use predictgate::exchange::{Body, Exchange, Local, Origin, World, sanitise};
 use predictgate::host::Silent;
 use predictgate::rng::Rng;
 use predictgate::units::Instant;
@@ -17,7 +17,7 @@ fn exchange(criterion: &mut Criterion) {
         let policy = policy(models);
         let headers = request_headers();
         let host = Silent::default();
-        let mut local = Local::new(&policy, 1, 2);
+        let mut local = Local::new(&policy, Origin::default());
         let mut message = predict("model-00000", 1000);
         let name_at = message.windows(11).position(|bytes| bytes == b"model-00000").unwrap_or_default();
         let mut rng = Rng::seeded(2);

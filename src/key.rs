@@ -3,6 +3,7 @@
 use crate::headers::Headers;
 use crate::host::Host;
 use crate::method::Method;
+use crate::siphash::siphash;
 use crate::units::Asked;
 
 /// One part of a key.
@@ -115,6 +116,11 @@ impl Key {
 
 fn number(value: usize) -> [u8; 4] {
     u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+/// Tells callers apart by their address, whatever the port.
+pub fn address_hash(address: &[u8]) -> u64 {
+    siphash(0, without_port(address))
 }
 
 /// The address of `192.0.2.1:50051` or `[2001:db8::1]:50051`; what has no port, such as the path of a pipe, is whole.

@@ -39,6 +39,13 @@ pub enum Code {
     None,
 }
 
+impl Code {
+    /// Whether the caller got what it asked for.
+    pub const fn is_success(self) -> bool {
+        matches!(self, Self::Grpc(GrpcStatus::Ok) | Self::Http(100..400))
+    }
+}
+
 /// Who, or what, a response speaks for or against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {

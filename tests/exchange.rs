@@ -8,7 +8,7 @@
 )]
 
 use predictgate::config;
-use predictgate::exchange::{Body, Exchange, Local, World, sanitise};
+use predictgate::exchange::{Body, Exchange, Local, Origin, World, sanitise};
 use predictgate::headers::Headers;
 use predictgate::host::Silent;
 use predictgate::identity::{Layout, ModelSpec, Rpc, Scanner};
@@ -110,7 +110,7 @@ fn predict(spec: &str) -> Vec<u8> {
 /// Shows the last verdict and the explanation.
 fn play(policy: &Policy, case: &Case, chunk: usize) -> (String, Vec<String>, Option<String>) {
     let host = Silent::default();
-    let mut local = Local::new(policy, 1, 2);
+    let mut local = Local::new(policy, Origin::default());
     let mut world =
         World { policy, local: &mut local, now: Instant::default(), host: &host, explains: false };
     let mut exchange = Exchange::new(1);

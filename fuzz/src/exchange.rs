@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use predictgate::config;
-use predictgate::exchange::{Body, Exchange, IdentityResult, Local, World, sanitise};
+use predictgate::exchange::{Body, Exchange, IdentityResult, Local, Origin, World, sanitise};
 use predictgate::headers::Headers;
 use predictgate::hold::{Holds, TICK};
 use predictgate::host::Silent;
@@ -108,7 +108,7 @@ pub fn run(data: &[u8]) {
 /// Plays the request as a host does, and demands what must hold after each callback.
 fn play(policy: &Policy, headers: Headers, pieces: &[&[u8]], host: Host) -> End {
     let silent = Silent::default();
-    let mut local = Local::new(policy, 1, 2);
+    let mut local = Local::new(policy, Origin::default());
     if host.proven {
         local.holds.prove_capable();
     }
@@ -190,11 +190,7 @@ fn play(policy: &Policy, headers: Headers, pieces: &[&[u8]], host: Host) -> End 
 }
 
 fn judge(exchange: &Exchange, verdict: &Verdict, holds: &Holds, policy: &Policy) {
-    assert_eq!(
-        holds.held() == 1,
-        *verdict == Verdict::Hold,
-        "held exactly while the verdict is to hold"
-    );
+    assert_eq!(holds.held() == 1, *verdict == Verdict::Hold, "held exactly while the verdict is to hold");
     exchange.explanation(policy);
     if let Verdict::Reply(reply) = verdict {
         let answer = reply.answer(exchange.protocol());

@@ -8,10 +8,6 @@ pub fn refuse(root: At<'_>) {
     refuse_word(root.key("metrics").and_then(|it| it.key("histograms")), "model");
     for model in root.key("models").into_iter().flat_map(At::children) {
         refuse_any(model.key("concurrency"));
-        refuse_any(model.key("outlier_detection"));
-        for route in model.key("routes").into_iter().flat_map(At::children) {
-            refuse_any(route.key("guard"));
-        }
     }
 }
 

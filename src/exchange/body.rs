@@ -44,7 +44,7 @@ impl Exchange {
         if let Err(verdict) = self.read_on(policy, &mut pending.scanner, body, peek, ends) {
             return verdict;
         }
-        let destination = match self.by_body(world, &pending) {
+        let destination = match self.by_body(world, &pending, false) {
             Ok(destination) => destination,
             Err(verdict) => return verdict,
         };
@@ -75,13 +75,15 @@ impl Exchange {
             self.stage = Stage::Late { pending, read: read.saturating_add(body.length) };
             return Verdict::PASS;
         }
-        let rewrite = match self.by_body(world, &pending) {
+        let rewrite = match self.by_body(world, &pending, true) {
             Ok(destination) => destination.and_then(|it| it.target.rewrite.as_ref()),
             Err(verdict) => return verdict,
         };
         if let Some(decision) = &mut self.decision {
             *decision = Decision { target: None, route: None, why: Why::Late, ..*decision };
         }
+        // Nobody knows which target the headers have gone on to.
+        self.sent = None;
         match rewrite {
             None => self.forward(Forward::default(), pending.scanner, ends),
             Some(_) if read > 0 => self.reply(forward::late_identity()),
@@ -167,6 +169,7 @@ impl Exchange {
         &mut self,
         world: &mut World<'p>,
         pending: &Pending,
+        is_late: bool,
     ) -> Result<Option<Destination<'p>>, Verdict> {
         let spec = pending.scanner.spec();
         if spec.name.is_empty() {
@@ -178,7 +181,7 @@ impl Exchange {
         }
         self.identity = IdentityResult::Body;
         let Pending { headers, method, scanner } = pending;
-        self.decide(world, Request { headers, method: *method, spec, extent: extent(scanner) })
+        self.decide(world, Request { headers, method: *method, spec, extent: extent(scanner), is_late })
     }
 
     fn rewrite(

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Body, Exchange, Local, TARGET_HEADER, World};
+use super::{Body, Exchange, Local, Origin, TARGET_HEADER, World};
 use crate::config;
 use crate::headers::Headers;
 use crate::host::{Host, Silent};
@@ -64,7 +64,7 @@ fn target_of(case: &Value) -> String {
     let at = WallTime::from_nanos(case.get("at").map_or(0, |at| at.as_u64().unwrap()) * 1_000_000_000);
     // Chance decides nothing here, so two workers with different luck must agree.
     let [one, other] = [1, 2].map(|seed| {
-        let mut local = Local::new(&policy, seed, 0);
+        let mut local = Local::new(&policy, Origin { seed, ..Origin::default() });
         let mut world = World {
             policy: &policy,
             local: &mut local,

@@ -6,6 +6,7 @@
 
 mod bill;
 mod body;
+mod choice;
 mod decide;
 mod explain;
 mod forward;
@@ -15,10 +16,12 @@ mod identity;
 mod sanitise;
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::arena::{self, Arena};
 use crate::call::{Call, Kind};
 use crate::headers::Headers;
+use crate::health::{self, Health, Probe};
 use crate::hold::{Holds, HostAbility};
 use crate::host::Host;
 use crate::identity::{Malformed, ModelSpec, Scanner, Sizes, Unreadable};
@@ -27,7 +30,7 @@ use crate::method::Method;
 use crate::policy::{AdminMethods, GrpcIdentity, Otherwise, Policy, Rewrite};
 use crate::rate_limit::Limiter;
 use crate::rng::Rng;
-use crate::units::Instant;
+use crate::units::{Asked, Instant, ModelId, RouteId, TargetId};
 use crate::verdict::{LocalReply, Protocol, Reason, Verdict};
 use bill::{Bill, Extent};
 use decide::{Destination, Request, decide};
@@ -58,22 +61,54 @@ pub struct Local {
     pub holds: Holds,
     pub rng: Rng,
     pub limits: Limiter,
+    pub health: Health,
     /// Kept for its memory.
     bill: Bill,
 }
 
 impl Local {
-    /// `seed` makes the chance of this worker; `secret` must be hard to guess, since it keys the places of callers'
-    /// keys.
-    pub fn new(policy: &Policy, seed: u64, secret: u128) -> Self {
+    pub fn new(policy: &Policy, origin: Origin<'_>) -> Self {
+        let Origin { instance, seed, secret, created } = origin;
+        let mut rng = Rng::seeded(seed);
         let arena = Arena::new(&policy.state_namespace, arena::ENTRIES, arena::DRAIN);
         let mut limits = Limiter::new(arena, secret);
+        let seed = rng.next_u64();
+        let health = Health::new(policy, health::Origin { instance, seed, created, drain: arena::DRAIN });
         for (model, limit) in policy.limits() {
             let scope = model.and_then(|id| policy.models.get(id.0 as usize)).map(|model| &*model.name);
             limits.add(scope, &limit.rate, !limit.by.is_empty());
         }
-        Self { holds: Holds::default(), rng: Rng::seeded(seed), limits, bill: Bill::default() }
+        Self { holds: Holds::default(), rng, limits, health, bill: Bill::default() }
     }
+}
+
+/// What a [`Local`] is made with beside the policy.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Origin<'a> {
+    /// The plugin's name.
+    pub instance: &'a [u8],
+    /// Makes the chance of this worker.
+    pub seed: u64,
+    /// Hard to guess, since it keys the places of callers' keys.
+    pub secret: u128,
+    /// When the configuration was accepted in this worker.
+    pub created: Instant,
+}
+
+/// A request that was sent to a target, for when its outcome is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    pub model: ModelId,
+    pub route: RouteId,
+    pub target: TargetId,
+    pub at: Instant,
+    pub probe: Option<Probe>,
+    /// Which version or label the server is asked for is not the caller's wish.
+    pub chosen_by_configuration: bool,
+    /// The caller's own `grpc-timeout`.
+    pub deadline: Option<Duration>,
+    /// It is a stream of messages, whose length says nothing of the target.
+    pub streams: bool,
 }
 
 /// One request.
@@ -92,6 +127,7 @@ pub struct Exchange {
     caller_sees: bool,
     /// What is still to be spent as the body comes.
     bill: Option<Box<Bill>>,
+    sent: Option<Sent>,
 }
 
 #[derive(Debug)]
@@ -147,6 +183,7 @@ impl Exchange {
             explained: None,
             caller_sees: false,
             bill: None,
+            sent: None,
         }
     }
 
@@ -166,6 +203,11 @@ impl Exchange {
 
     pub const fn decision(&self) -> Option<Decision> {
         self.decision
+    }
+
+    /// Where it was sent, if to a target whose health is watched; also when it was refused after that was decided.
+    pub const fn sent(&self) -> Option<Sent> {
+        self.sent
     }
 
     /// Why the filter itself answered, if it did.
@@ -201,7 +243,7 @@ impl Exchange {
                 self.identity = IdentityResult::Path;
                 let length = if ends { Some(0) } else { announced_length(&headers) };
                 let extent = Extent { examples: 1, bytes: length.unwrap_or(0) };
-                match self.decide(world, Request { headers: &headers, method, spec: &spec, extent }) {
+                match self.decide(world, Request { headers: &headers, method, spec: &spec, extent, is_late: false }) {
                     Err(refusal) => refusal,
                     Ok(destination) => {
                         if length.is_none() && self.bill.is_some() {
@@ -354,7 +396,7 @@ impl Exchange {
         };
         self.identity = IdentityResult::Headers;
         let extent = Extent { examples: 1, bytes: 0 };
-        let request = Request { headers: &pending.headers, method: pending.method, spec: &spec, extent };
+        let request = Request { headers: &pending.headers, method: pending.method, spec: &spec, extent, is_late: false };
         let destination = match self.decide(world, request) {
             Err(refusal) => return refusal,
             Ok(destination) => destination,
@@ -399,6 +441,7 @@ impl Exchange {
         self.explained = (self.caller_sees || world.explains).then(|| request.spec.clone());
         let (decision, result) = decide(world, request);
         self.decision = Some(decision);
+        self.sent = sent(world, request, decision);
         if result.is_ok() && world.local.bill.grows() {
             self.bill = Some(Box::new(std::mem::take(&mut world.local.bill)));
         }
@@ -469,6 +512,42 @@ impl Exchange {
         }
         verdict
     }
+}
+
+fn sent(world: &World<'_>, request: Request<'_>, decision: Decision) -> Option<Sent> {
+    let (model, route, target) = (decision.model?, decision.route?, decision.target?);
+    if !world.local.health.watches(model) {
+        return None;
+    }
+    let targets = world.policy.models.get(model.0 as usize).map(|model| &model.targets);
+    let rewrite = targets.and_then(|targets| targets.get(usize::from(target.0))?.rewrite.as_ref());
+    let rewritten = rewrite.is_some_and(|rewrite| rewrite.asked.is_some());
+    Some(Sent {
+        model,
+        route,
+        target,
+        at: world.now,
+        probe: decision.probe,
+        chosen_by_configuration: rewritten || request.spec.asked == Asked::Latest,
+        deadline: request.headers.get("grpc-timeout").and_then(grpc_timeout),
+        streams: matches!(request.method, Method::ModelStreamInfer | Method::GenerateStream),
+    })
+}
+
+/// Source: the gRPC over HTTP/2 specification, "Timeout".
+fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    let count: u64 = str::from_utf8(digits).ok()?.parse().ok()?;
+    let nanos: u64 = match unit {
+        b'H' => 3_600_000_000_000,
+        b'M' => 60_000_000_000,
+        b'S' => 1_000_000_000,
+        b'm' => 1_000_000,
+        b'u' => 1_000,
+        b'n' => 1,
+        _ => return None,
+    };
+    Some(Duration::from_nanos(count.saturating_mul(nanos)))
 }
 
 /// The length of the body, where the caller says it. Envoy sees to it that the body has it.

@@ -101,7 +101,6 @@ impl Health {
         }
         effects.events.extend(report.events);
         self.adopt(policy, place, &entry, now, effects);
-        self.show_guarded(model, place, effects);
         if is_news {
             self.say(store, place, now);
         }

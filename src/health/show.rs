@@ -43,22 +43,19 @@ impl Health {
                 effects.gauges.push(Gauge::Ejected { model: id, target, value: u64::from(is_out) });
             }
         }
-        for (route, it) in (0..).map(RouteId).zip(model.routes.iter()) {
-            if 1 < it.split.arms.len() {
-                self.show_weights(id, model, route, effects);
-            }
+        self.show_routes(id, model, effects);
+    }
+
+    /// Shows the weights of every route of a model that has a choice.
+    pub fn show(&self, policy: &Policy, id: ModelId, effects: &mut Effects) {
+        if let Some(model) = model_of(policy, id) {
+            self.show_routes(id, model, effects);
         }
     }
 
-    /// Shows the weights of guarded routes when they first have traffic.
-    pub(super) fn show_guarded(&mut self, model: &Model, place: u32, effects: &mut Effects) {
-        let Some(slot) = self.slots.get_mut(place as usize) else { return };
-        if !self.is_newest || std::mem::replace(&mut slot.is_shown, true) {
-            return;
-        }
-        let id = slot.model;
+    fn show_routes(&self, id: ModelId, model: &Model, effects: &mut Effects) {
         for (route, it) in (0..).map(RouteId).zip(model.routes.iter()) {
-            if it.guard.is_some() {
+            if 1 < it.split.arms.len() {
                 self.show_weights(id, model, route, effects);
             }
         }
@@ -69,7 +66,8 @@ impl Health {
         let in_force = self.standing(id).in_force(route, it, self.wall);
         let all = in_force.iter().fold(0_u128, |sum, (_, weight)| sum.saturating_add(u128::from(weight)));
         for (arm, weight) in in_force.iter() {
-            let part = u128::from(weight).saturating_mul(1000).checked_div(all).unwrap_or(0);
+            let rounded = u128::from(weight).saturating_mul(1000).saturating_add(all >> 1);
+            let part = rounded.checked_div(all).unwrap_or(0);
             let value = u64::try_from(part).unwrap_or(0);
             effects.gauges.push(Gauge::Weight { model: id, route, target: arm.target, value });
         }

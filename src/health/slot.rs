@@ -42,8 +42,6 @@ pub struct Slot {
     pub is_followed: bool,
     /// When somebody last listed the model.
     pub said: Instant,
-    /// The weights of its guarded routes were shown.
-    pub is_shown: bool,
 }
 
 /// What a worker has seen of a target. Without outlier detection a model has none of these.
@@ -132,7 +130,6 @@ impl Slot {
             follow: None,
             is_followed: false,
             said: Instant::default(),
-            is_shown: false,
         })
     }
 

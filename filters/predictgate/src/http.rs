@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use predictgate::exchange::{Body, DECISION_HEADER, Exchange, sanitise};
-use predictgate::outcome::Ending;
+use predictgate::exchange::{Body, DECISION_HEADER, Exchange, Sent, sanitise};
+use predictgate::outcome::{Ending, Outcome};
 use predictgate::verdict::{
     Answer, Forward, GrpcStatus, LocalReply, Protocol, REASON_HEADER, Reason, Verdict,
 };
@@ -71,13 +71,24 @@ impl Http {
         }
         self.worker.count(Metric::Identity(exchange.identity()));
         let model = exchange.decision().and_then(|decision| decision.model);
-        if let Some(reason) = exchange.refusal() {
+        let target = exchange.decision().and_then(|decision| decision.target);
+        let outcome = if let Some(reason) = exchange.refusal() {
             self.worker.count(Metric::Rejected { model, reason });
-        } else if let Some((model, target)) =
-            model.zip(exchange.decision().and_then(|decision| decision.target))
-        {
-            let code = ending(exchange.protocol()).code();
+            Outcome::Neutral
+        } else if let Some((model, target)) = model.zip(target) {
+            let response = Response::read(exchange.protocol());
+            let code = response.ending().code();
             self.worker.count(Metric::Requests { model, target, code });
+            match exchange.sent() {
+                Some(sent) if !code.is_success() => response.judge(sent),
+                // An answer without an error came from the server, whatever became of the connection after it.
+                _ => Outcome::Success,
+            }
+        } else {
+            return;
+        };
+        if let Some(sent) = exchange.sent() {
+            self.worker.record(sent, outcome);
         }
     }
 }
@@ -96,16 +107,48 @@ fn change(forward: &Forward) -> Result<(), Refused> {
 }
 
 /// What the host shows of a response at the stream's end.
-fn ending(protocol: Protocol) -> Ending<'static> {
-    let number = |value: Option<Vec<u8>>| str::from_utf8(&value?).ok()?.parse().ok();
-    if protocol == Protocol::Rest {
-        let http_status =
-            number(host::header(Map::Response, ":status")).and_then(|it| u32::try_from(it).ok());
-        return Ending { http_status, ..Ending::default() };
+struct Response {
+    grpc: bool,
+    http_status: Option<u32>,
+    grpc_status: Option<u64>,
+    /// Where the status was.
+    status_in: Map,
+}
+
+impl Response {
+    fn read(protocol: Protocol) -> Self {
+        let number = |map, name| str::from_utf8(&host::header(map, name)?).ok()?.parse().ok();
+        let grpc = protocol != Protocol::Rest;
+        if !grpc {
+            let http_status = number(Map::Response, ":status").and_then(|it: u64| u32::try_from(it).ok());
+            return Self { grpc, http_status, grpc_status: None, status_in: Map::Response };
+        }
+        let in_trailers = number(Map::ResponseTrailers, "grpc-status");
+        let status_in = if in_trailers.is_some() { Map::ResponseTrailers } else { Map::Response };
+        let grpc_status = in_trailers.or_else(|| number(Map::Response, "grpc-status"));
+        Self { grpc, http_status: None, grpc_status, status_in }
     }
-    let grpc_status = number(host::header(Map::ResponseTrailers, "grpc-status"))
-        .or_else(|| number(host::header(Map::Response, "grpc-status")));
-    Ending { grpc: true, grpc_status, ..Ending::default() }
+
+    fn ending(&self) -> Ending<'static> {
+        let Self { grpc, http_status, grpc_status, .. } = *self;
+        Ending { grpc, http_status, grpc_status, ..Ending::default() }
+    }
+
+    /// Whose fault an answer is that is no success. It takes some calls of the host.
+    fn judge(&self, sent: Sent) -> Outcome {
+        let flags = host::property(&["response", "flags"]).and_then(|bytes| bytes.try_into().ok());
+        let details = host::property(&["response", "code_details"]).unwrap_or_default();
+        let message = host::header(self.status_in, "grpc-message").unwrap_or_default();
+        Ending {
+            flags: flags.map_or(0, u64::from_le_bytes),
+            details: &details,
+            grpc_message: &message,
+            chosen_by_configuration: sent.chosen_by_configuration,
+            deadline: sent.deadline,
+            ..self.ending()
+        }
+        .outcome()
+    }
 }
 
 impl Context for Http {

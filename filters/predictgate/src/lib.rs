@@ -1,10 +1,12 @@
 //! The Envoy HTTP filter: reads the host, asks the library, and does what the verdict says.
 
+#[cfg(feature = "decision-log")]
+mod decision_log;
 mod host;
 mod http;
 mod metrics;
+mod report;
 mod root;
-mod weights;
 
 use proxy_wasm::types::LogLevel;
 

@@ -5,6 +5,7 @@
 //! Every label comes from the configuration or from a closed set, never from a client's bytes, so the number
 //! of metrics is bounded. A metric is defined on its first event, because defining is what costs.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use hashbrown::HashMap;
@@ -12,7 +13,7 @@ use predictgate::exchange::IdentityResult;
 use predictgate::outcome::Code;
 use predictgate::policy::Policy;
 use predictgate::rate_limit::LimitId;
-use predictgate::units::{ModelId, RouteId, TargetId};
+use predictgate::units::{Mode, ModelId, RouteId, TargetId};
 use predictgate::verdict::Reason;
 
 use crate::host::{self, MetricKind};
@@ -38,6 +39,25 @@ pub enum Metric {
     /// A key shared its slot with others.
     LimitShared(LimitId),
     LimitErrors(LimitId, LimitError),
+    /// A target was ejected, or would have been in shadow mode.
+    Ejections {
+        model: ModelId,
+        target: TargetId,
+        cause: &'static str,
+        mode: Mode,
+    },
+    Rollbacks {
+        model: ModelId,
+        route: RouteId,
+        target: TargetId,
+        cause: &'static str,
+        mode: Mode,
+    },
+    /// Whether a target is ejected now.
+    Ejected {
+        model: ModelId,
+        target: TargetId,
+    },
     /// What a target of a split gets, in thousandths.
     Weight {
         model: ModelId,
@@ -85,7 +105,7 @@ impl Metrics {
 
 const fn kind(metric: Metric) -> MetricKind {
     match metric {
-        Metric::Held | Metric::Weight { .. } => MetricKind::Gauge,
+        Metric::Held | Metric::Weight { .. } | Metric::Ejected { .. } => MetricKind::Gauge,
         _ => MetricKind::Counter,
     }
 }
@@ -93,17 +113,17 @@ const fn kind(metric: Metric) -> MetricKind {
 /// The label of what has no name, such as a model that is not configured.
 const NO_NAME: &str = "-";
 
-fn model_name(policy: &Policy, model: ModelId) -> &str {
+pub fn model_name(policy: &Policy, model: ModelId) -> &str {
     policy.models.get(model.0 as usize).map_or(NO_NAME, |model| &model.name)
 }
 
-fn target_name(policy: &Policy, model: ModelId, target: TargetId) -> &str {
+pub fn target_name(policy: &Policy, model: ModelId, target: TargetId) -> &str {
     let model = policy.models.get(model.0 as usize);
     model.and_then(|model| model.targets.get(usize::from(target.0))).map_or(NO_NAME, |target| &target.name)
 }
 
 /// The name of a route, or else its place.
-fn route_name(policy: &Policy, model: ModelId, route: RouteId) -> String {
+pub fn route_name(policy: &Policy, model: ModelId, route: RouteId) -> String {
     let model = policy.models.get(model.0 as usize);
     let name = model.and_then(|model| model.routes.get(usize::from(route.0))?.name.as_deref());
     name.map_or_else(|| route.0.to_string(), str::to_owned)
@@ -135,6 +155,25 @@ fn name(policy: &Policy, metric: Metric) -> String {
             };
             of_limit(policy, limit, &[("cause", cause)], "predictgate_limit_errors")
         }
+        Metric::Ejections { model, target, cause, mode } => {
+            let cause = in_mode(mode, cause);
+            let target = target_name(policy, model, target);
+            let tags = [("model", model_name(policy, model)), ("target", target), ("cause", &*cause)];
+            tagged(&tags, "predictgate_ejections")
+        }
+        Metric::Rollbacks { model, route, target, cause, mode } => {
+            let tags = [
+                ("model", model_name(policy, model)),
+                ("route", &route_name(policy, model, route)),
+                ("target", target_name(policy, model, target)),
+                ("cause", &in_mode(mode, cause)),
+            ];
+            tagged(&tags, "predictgate_rollbacks")
+        }
+        Metric::Ejected { model, target } => {
+            let tags = [("model", model_name(policy, model)), ("target", target_name(policy, model, target))];
+            tagged(&tags, "predictgate_ejected")
+        }
         Metric::Weight { model, route, target } => {
             let tags = [
                 ("model", model_name(policy, model)),
@@ -151,6 +190,14 @@ fn of_limit(policy: &Policy, limit: LimitId, more: &[(&str, &str)], name: &str) 
         (model.map_or(NO_NAME, |model| model_name(policy, model)), &*limit.rate.name)
     });
     tagged(&[&[("model", model), ("limit", limit)], more].concat(), name)
+}
+
+/// What would have happened is told from what did.
+fn in_mode(mode: Mode, cause: &'static str) -> Cow<'static, str> {
+    match mode {
+        Mode::Enforce => Cow::Borrowed(cause),
+        Mode::Shadow => Cow::Owned(["shadow_", cause].concat()),
+    }
 }
 
 fn code_label(code: Code) -> String {

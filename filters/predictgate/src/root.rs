@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use predictgate::config;
-use predictgate::exchange::{Exchange, Local, World};
+use predictgate::exchange::{Exchange, Local, Origin, Sent, World};
+use predictgate::health::Observation;
 use predictgate::hold::{HostAbility, TICK};
 use predictgate::host::Host;
+use predictgate::key;
+use predictgate::outcome::Outcome;
 use predictgate::policy::Policy;
 use predictgate::store::SharedStore;
-use predictgate::units::{Instant, WallTime};
+use predictgate::units::{Instant, ModelId, WallTime};
 use predictgate::verdict::{Protocol, Verdict};
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
@@ -19,7 +22,7 @@ use proxy_wasm::types::{ContextType, LogLevel};
 use crate::host::{self, SharedData};
 use crate::http::{Http, Unconfigured};
 use crate::metrics::{LimitError, Metric, Metrics};
-use crate::weights::Weights;
+use crate::report;
 
 thread_local! {
     static PLUGINS: RefCell<Vec<Plugin>> = const { RefCell::new(Vec::new()) };
@@ -69,7 +72,10 @@ struct State {
     /// More holds are to end than end in one tick.
     hurries: bool,
     metrics: Metrics,
-    weights: Weights,
+    /// The gauges of the models before this one are shown.
+    shown: u32,
+    #[cfg(feature = "decision-log")]
+    decisions: crate::decision_log::DecisionLog,
 }
 
 impl Worker {
@@ -81,7 +87,8 @@ impl Worker {
         .unwrap_or_default();
         let [seed, secret @ ..] = host::random();
         let secret = secret.into_iter().fold(0, |all, half| all << 64 | u128::from(half));
-        let mut local = Local::new(&policy, seed, secret);
+        let created = host::now();
+        let mut local = Local::new(&policy, Origin { instance: &plugin, seed, secret, created });
         if capable {
             local.holds.prove_capable();
         }
@@ -90,7 +97,9 @@ impl Worker {
             held: HashMap::new(),
             hurries: false,
             metrics: Metrics::default(),
-            weights: Weights::of(&policy),
+            shown: 0,
+            #[cfg(feature = "decision-log")]
+            decisions: crate::decision_log::DecisionLog::default(),
         };
         Self { plugin, generation, policy, state: RefCell::new(state), wall: Cell::default() }
     }
@@ -119,7 +128,13 @@ impl Worker {
             host: self,
             explains: log::log_enabled!(log::Level::Debug),
         };
+        #[cfg(feature = "decision-log")]
+        let (now, is_undecided) = (world.now, asked.decision().is_none());
         let verdict = question(&mut asked, &mut world);
+        #[cfg(feature = "decision-log")]
+        if is_undecided {
+            state.decisions.note(now, asked.decision(), &verdict);
+        }
         if verdict == Verdict::Hold {
             state.held.entry(id).or_insert_with(|| Rc::clone(exchange));
         } else if held > 0 {
@@ -159,6 +174,32 @@ impl Worker {
         state.count_held(&self.policy, held);
     }
 
+    /// Takes account of what became of a request.
+    pub fn record(&self, sent: Sent, outcome: Outcome) {
+        let Ok(mut state) = self.state.try_borrow_mut() else {
+            return;
+        };
+        let State { local, metrics, .. } = &mut *state;
+        let now = host::now();
+        let is_bad = !matches!(outcome, Outcome::Success | Outcome::Neutral);
+        let caller = (is_bad && local.health.wants_caller(&self.policy, sent.model))
+            .then(|| self.source_address().map(|address| key::address_hash(&address)))
+            .flatten();
+        let seen = Observation {
+            model: sent.model,
+            route: sent.route,
+            target: sent.target,
+            outcome,
+            latency: (!sent.streams).then(|| now.since(sent.at)),
+            caller,
+            started: sent.at,
+            probe: sent.probe,
+            now,
+        };
+        let effects = local.health.record(&SharedData, &self.policy, &seen);
+        report::effects(&self.policy, metrics, effects);
+    }
+
     pub fn count(&self, metric: Metric) {
         if let Ok(mut state) = self.state.try_borrow_mut() {
             state.metrics.add(&self.policy, metric, 1);
@@ -183,9 +224,9 @@ impl Worker {
             state.count_held(&self.policy, held);
             state.hurry(expired.len() == left);
             state.tend_limits(&self.policy);
-            if self.is_newest() {
-                state.weights.show(&self.policy, &mut state.metrics, host::now(), || self.wall_time());
-            }
+            #[cfg(feature = "decision-log")]
+            state.decisions.write();
+            state.tend_health(&self.policy, self.wall_time(), self.is_newest());
             let mut exchanges = |ids: Vec<u32>| -> Vec<_> {
                 ids.into_iter().filter_map(|id| Some((id, state.held.remove(&id)?))).collect()
             };
@@ -277,6 +318,23 @@ impl State {
                 metrics.add(policy, metric, i64::try_from(count).unwrap_or(i64::MAX));
             }
         });
+    }
+
+    /// Merges what this worker saw, learns what others did, and shows what is in force.
+    fn tend_health(&mut self, policy: &Policy, wall: WallTime, is_newest: bool) {
+        let Self { local, metrics, shown, .. } = self;
+        let mut effects = local.health.tick(&SharedData, policy, host::now(), wall, is_newest);
+        if is_newest {
+            // Defining a gauge costs some 16 us, so a large configuration is shown over many ticks.
+            const MODELS_A_TICK: u32 = 100;
+            let models = u32::try_from(policy.models.len()).unwrap_or(u32::MAX);
+            let until = shown.saturating_add(MODELS_A_TICK).min(models);
+            for model in *shown..until {
+                local.health.show(policy, ModelId(model), &mut effects);
+            }
+            *shown = until;
+        }
+        report::effects(policy, metrics, effects);
     }
 
     /// All workers share the gauge, so each adds what changed.

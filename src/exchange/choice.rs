@@ -1,0 +1,124 @@
+//! Which target of a route answers: the one that the caller names, or the split's, or a fallback.
+
+use std::cell::OnceCell;
+
+use super::World;
+use super::decide::{Request, Why};
+use crate::headers::Headers;
+use crate::health::{Probe, Standing};
+use crate::host::Host;
+use crate::key::{Caller, Key};
+use crate::policy::{Model, Route};
+use crate::split::{self, Draw};
+use crate::units::{ModelId, RouteId, Share, TargetId, WallTime};
+
+/// One route of one model, and the request that it takes.
+#[derive(Clone, Copy)]
+pub struct Choice<'p, 'r> {
+    pub model_id: ModelId,
+    pub model: &'p Model,
+    pub route_id: RouteId,
+    pub route: &'p Route,
+    pub request: Request<'r>,
+}
+
+/// The target that was chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen<'p> {
+    pub target: TargetId,
+    pub why: Why,
+    /// The target gets no traffic but this request, which tries whether it answers again.
+    pub probe: Option<Probe>,
+    /// The cluster that gets a copy.
+    pub mirror: Option<&'p str>,
+}
+
+impl<'p> Choice<'p, '_> {
+    /// None when no target has any weight.
+    pub fn choose(self, world: &mut World<'p>) -> Option<Chosen<'p>> {
+        let (drawn, host, random) = (OnceCell::new(), world.host, world.local.rng.next_u64());
+        let draw = || *drawn.get_or_init(|| self.draw(host, random));
+        let (target, why, probe) = match self.named(world) {
+            Some(target) => (target, Why::ChooseBy, None),
+            None => self.by_split(world, &draw)?,
+        };
+        Some(Chosen { target, why, probe, mirror: self.mirror(&draw) })
+    }
+
+    /// What binds the caller to a target, or chance where nothing does.
+    fn draw(self, host: &dyn Host, random: u64) -> Draw {
+        let Some(sticky) = &self.route.sticky else { return Draw::at_random(random) };
+        let Request { headers, method, spec, .. } = self.request;
+        let caller = Caller { headers, method, model: &spec.name, asked: &spec.asked, host };
+        let key = Key::read(&sticky.by, &caller);
+        if !key.is_found() {
+            return Draw::at_random(random);
+        }
+        let key = sticky.salt.text(&self.model.name).bytes(key.bytes());
+        match sticky.rotate_every {
+            None => Draw::of(key),
+            Some(every) => Draw::rotating(key, every, host.wall_time()),
+        }
+    }
+
+    /// The target that the caller names, where the route lets it and the target answers. Any other name is as good as
+    /// none.
+    fn named(self, world: &World<'_>) -> Option<TargetId> {
+        let named = self.request.headers.joined(self.route.choose_by.as_deref()?)?;
+        let place = self.model.targets.iter().position(|target| target.name.as_bytes() == &*named)?;
+        let target = TargetId(u16::try_from(place).ok()?);
+        self.answers(world.local.health.standing(self.model_id), target).then_some(target)
+    }
+
+    fn by_split(
+        self,
+        world: &mut World<'_>,
+        draw: &dyn Fn() -> Draw,
+    ) -> Option<(TargetId, Why, Option<Probe>)> {
+        let route = self.route;
+        let wall = if route.ramp.is_some() { world.host.wall_time() } else { WallTime::default() };
+        let health = &mut world.local.health;
+        let standing = health.standing(self.model_id);
+        if standing.is_quiet() {
+            let weights = route.split.weights(route.ramp.as_deref(), wall);
+            return split::choose(weights.iter(), draw).map(|target| (target, Why::Split, None));
+        }
+        let in_force = standing.in_force(self.route_id, route, wall);
+        let bound_to = split::choose(in_force.without_ejections(), draw)?;
+        let is_ejected = standing.share_of(bound_to) == Share::NONE;
+        let fallback = route.fallback.iter().copied().find(|target| self.answers(standing, *target));
+        let instead = match fallback.filter(|_| in_force.diverts()) {
+            Some(target) => (target, Why::Fallback, None),
+            None => (split::choose(in_force.iter(), draw)?, Why::Split, None),
+        };
+        let probe = (is_ejected && !self.request.is_late)
+            .then(|| health.probe(world.host.store(), world.policy, self.model_id, bound_to, world.now))
+            .flatten();
+        Some(probe.map_or(instead, |probe| (bound_to, Why::Probe, Some(probe))))
+    }
+
+    /// Whether a target takes requests that it is not bound to.
+    fn answers(self, standing: &Standing, target: TargetId) -> bool {
+        let is_rolled_back = standing.is_tripped(self.route_id)
+            && self.route.guard.as_ref().is_some_and(|guard| guard.target == target);
+        !is_rolled_back && standing.share_of(target) > Share::NONE
+    }
+
+    /// The cluster that gets a copy of the request, if it is in the sample.
+    fn mirror(self, draw: &dyn Fn() -> Draw) -> Option<&'p str> {
+        let mirror = self.route.mirror.as_ref()?;
+        let all = mirror.share == Share::WHOLE;
+        let sampled = all || (mirror.share > Share::NONE && draw().is_sampled(mirror.share));
+        (sampled && !is_copy(self.request.headers)).then_some(&*mirror.cluster)
+    }
+}
+
+/// Whether Envoy made the request as the copy of another: it marks the host of a copy.
+///
+/// Source: `request_mirror_policies` of Envoy's `RouteAction`.
+fn is_copy(headers: &Headers) -> bool {
+    const MARK: &[u8] = b"-shadow";
+    let host = headers.get(":authority").unwrap_or_default();
+    let name = host.iter().rposition(|byte| *byte == b':').and_then(|colon| host.get(..colon));
+    host.ends_with(MARK) || name.is_some_and(|name| name.ends_with(MARK))
+}
