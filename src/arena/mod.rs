@@ -190,4 +190,5 @@ impl Arena {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows stops")]
 mod tests;

@@ -4,7 +4,7 @@ use super::account::Account;
 
 const WAYS: usize = 4;
 
-/// Sets of a worker's table, which has 240 KB. A key that drops out loses the rest of its lease and is looked
+/// Sets of a worker's table, which has 160 KB. A key that drops out loses the rest of its lease and is looked
 /// up in shared data again, nothing else.
 const SETS: usize = 512;
 
@@ -66,6 +66,7 @@ impl Accounts {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows stops")]
 mod tests {
     use super::*;
     use crate::units::Instant;

@@ -245,6 +245,7 @@ impl Gcra {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows stops")]
 mod tests {
     use super::*;
     use crate::rng::Rng;
