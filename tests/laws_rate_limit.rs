@@ -415,3 +415,62 @@ fn ticking_keeps_state_that_is_not_asked_for_and_lets_go_of_what_no_generation_h
     assert_eq!(counts(&mut new), HashMap::new(), "the entry that nobody has was not free");
     assert_eq!(admitted(&mut add("kept"), &store, later, LimitId(0), 1), 0);
 }
+
+/// A store that returns whatever chance wants, and takes every other write.
+struct Garbled {
+    store: MemStore,
+    rng: std::cell::RefCell<Rng>,
+}
+
+impl SharedStore for Garbled {
+    fn load(&self, key: &str) -> (Option<Vec<u8>>, Version) {
+        let (value, version) = self.store.load(key);
+        let mut rng = self.rng.borrow_mut();
+        let mut draw = |below: u64| usize::try_from(rng.below(below.try_into().unwrap())).unwrap();
+        let Some(mut value) = value else { return (None, version) };
+        match draw(4) {
+            0 => {
+                for _ in 0..draw(20) {
+                    let at = draw(value.len().max(1) as u64);
+                    if let Some(byte) = value.get_mut(at) {
+                        *byte = u8::try_from(draw(256)).unwrap();
+                    }
+                }
+            }
+            1 => value.truncate(draw(value.len() as u64 + 1)),
+            2 => {
+                // Other bytes before a trailer that is as it was.
+                let trailer = value.split_off(value.len().saturating_sub(17));
+                value.resize(draw(2000), u8::try_from(draw(256)).unwrap());
+                value.extend(trailer);
+            }
+            _ => (),
+        }
+        (Some(value), version)
+    }
+
+    fn store(&self, key: &str, value: &[u8], version: Version) -> Result<(), Conflict> {
+        let fails = self.rng.borrow_mut().below(2.try_into().unwrap()) == 0;
+        if fails { Err(Conflict) } else { self.store.store(key, value, version) }
+    }
+}
+
+#[test]
+fn whatever_stands_in_shared_data_a_decision_is_made() {
+    for seed in 0..200 {
+        let store = Garbled { store: MemStore::default(), rng: Rng::seeded(seed).into() };
+        let mut limiter = limiter(16);
+        let one = limiter.add(None, &rate("one", 5, 100, SECOND), false);
+        let keyed = limiter.add(None, &RateLimit { slots: 64, ..rate("keyed", 5, 2000, SECOND) }, true);
+        for step in 0..200_u64 {
+            let now = START.after(Duration::from_millis(step));
+            _ = admit(
+                &mut limiter,
+                &store,
+                now,
+                &[spend(one, b""), spend(keyed, &[u8::try_from(step % 7).unwrap()])],
+            );
+            limiter.tick(&store, now);
+        }
+    }
+}
