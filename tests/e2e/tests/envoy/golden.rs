@@ -12,7 +12,7 @@ use super::stage::{Stage, X};
 /// The header by which a case finds its route.
 const CASE: &str = "x-case";
 
-fn texts<'a>(list: &'a Value) -> impl Iterator<Item = &'a str> {
+fn texts(list: &Value) -> impl Iterator<Item = &str> {
     list.as_array().unwrap().iter().map(|text| text.as_str().unwrap())
 }
 

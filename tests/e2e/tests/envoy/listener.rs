@@ -59,7 +59,10 @@ fn served(calls: &[Call], versions: &[i64]) -> u64 {
 async fn connections_of_a_replaced_listener_keep_their_configuration_until_they_have_drained() {
     let in_half_an_hour = SystemTime::now() + Duration::from_secs(30 * 60);
     let stage = Stage::shipped("canary", |scenario| {
-        let scenario = scenario.concurrency(2).reconfigured(ramp(in_half_an_hour))?;
+        let scenario = scenario.concurrency(2).reconfigured(|it| {
+            ramp(in_half_an_hour)(it);
+            it["identity"] = json!({ "hold_timeout": "30s" });
+        })?;
         Ok(scenario.inlined().discovered_listener(DRAIN_SECONDS))
     });
     let mut stage = stage.await;
@@ -82,11 +85,6 @@ async fn connections_of_a_replaced_listener_keep_their_configuration_until_they_
 
     stage.envoy.replace_listener(|listener| raise_the_step(listener, 25)).await.unwrap();
     let replaced = Instant::now();
-    let mut by_the_old = served(&users.call(1).await.unwrap(), &old);
-    let fresh = Users::connect(&stage.envoy, USERS).await.unwrap();
-    assert_answers(&fresh.call(0).await.unwrap(), &new);
-    answered += USERS as u64;
-
     held.send_last(body.clone()).unwrap();
     flowing.send_last(body.slice(body.len() / 2..)).unwrap();
     for stream in [&mut held, &mut flowing] {
@@ -94,6 +92,11 @@ async fn connections_of_a_replaced_listener_keep_their_configuration_until_they_
         assert_eq!(values(&stream.answer().await), expected);
         answered += 1;
     }
+
+    let mut by_the_old = served(&users.call(1).await.unwrap(), &old);
+    let fresh = Users::connect(&stage.envoy, USERS).await.unwrap();
+    assert_answers(&fresh.call(0).await.unwrap(), &new);
+    answered += USERS as u64;
 
     // An old connection serves until Envoy tells it to end; then its caller asks nothing more of it.
     for round in 2.. {

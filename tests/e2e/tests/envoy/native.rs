@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use predictgate::config;
-use predictgate::exchange::{Exchange, Local, MIRROR_HEADER, TARGET_HEADER, World};
+use predictgate::exchange::{Exchange, Local, MIRROR_HEADER, Origin, TARGET_HEADER, World};
 use predictgate::headers::Headers;
 use predictgate::host::Host;
 use predictgate::policy::Policy;
@@ -48,7 +48,7 @@ impl Native {
         headers.extend(caller.headers.iter().cloned());
         let mut world = World {
             policy: &self.0,
-            local: &mut Local::new(&self.0, 1, 1),
+            local: &mut Local::new(&self.0, Origin { seed: 1, ..Origin::default() }),
             now: Instant::default(),
             host: &Told { caller, store: MemStore::default() },
             explains: false,

@@ -59,9 +59,9 @@ async fn a_ramp_goes_on_by_the_clock_and_a_restart_changes_nothing() {
     let [ten, forty] =
         [10, 40].map(|percent| versions(&with_canary_percent(stage.envoy.plugin(), percent), &users));
 
-    // Time enough for a round of calls before the step, or the test sees less, but nothing wrong.
+    // Time enough for the file to be read, the weight to be shown and a round of calls before the step.
     let (wall, clock) = (SystemTime::now(), Instant::now());
-    let until_step = Duration::from_millis(2_500);
+    let until_step = Duration::from_secs(4);
     let (step, step_by_clock) = (wall + until_step, clock + until_step);
     let mut configuration = stage.envoy.plugin().configuration().unwrap();
     ramp(step)(&mut configuration);
