@@ -4,6 +4,8 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
     reason = "a test may stop where it stands"
 )]
 

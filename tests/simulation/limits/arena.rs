@@ -47,7 +47,7 @@ impl SharedStore for Watching {
         for entry in 0..ENTRIES {
             let Some(value) = self.store.load(&format!("pg1/watched/{entry}")).0 else { continue };
             // An entry ends with its state, of which 2 is "owned", and its owner and time.
-            let [state, owner @ ..] = &value[value.len() - 17..] else { unreachable!("seventeen bytes") };
+            let (state, owner) = value[value.len() - 17..].split_first().expect("seventeen bytes");
             if *state == 2
                 && let Some(other) = owners.insert(owner[..8].to_vec(), entry)
             {

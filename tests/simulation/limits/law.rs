@@ -45,7 +45,7 @@ impl Scenario {
         };
         let settings = vec![
             drawn(&mut draw),
-            keyed(4 << draw(3), drawn(&mut draw)),
+            keyed(4 << draw(3), &drawn(&mut draw)),
             Setting { mode: Mode::Shadow, ..drawn(&mut draw) },
             drawn(&mut draw),
         ];

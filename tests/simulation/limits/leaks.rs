@@ -14,7 +14,7 @@ use crate::scheduler::{Faults, Host};
 /// Limits of which the last is nearly always empty, and never leased; as many keys as a set has slots.
 fn scenario(workers: usize) -> Scenario {
     Scenario {
-        settings: vec![setting(2, 100), keyed(4, setting(1, 50)), setting(1, 1)],
+        settings: vec![setting(2, 100), keyed(4, &setting(1, 50)), setting(1, 1)],
         workers,
         // What a worker takes to its grave is lost, as it must be.
         faults: Faults { death: None, ..Faults::ALL },

@@ -1,6 +1,12 @@
 //! Limits that workers share: their law over every interval, all or none, saturation, and wrong variants that the law
 //! must catch.
 
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "the numbers of a test are small"
+)]
+
 mod arena;
 mod chance;
 mod law;
@@ -39,8 +45,8 @@ pub fn setting(max_tokens: u32, tokens_per_second: u32) -> Setting {
     Setting { bucket, is_keyed: false, slots: 4, mode: Mode::Enforce }
 }
 
-pub fn keyed(slots: u32, setting: Setting) -> Setting {
-    Setting { is_keyed: true, slots, ..setting }
+pub fn keyed(slots: u32, setting: &Setting) -> Setting {
+    Setting { is_keyed: true, slots, ..setting.clone() }
 }
 
 /// A worker's limiter for `settings`; what cannot be written is refused, so that the law has no exception.

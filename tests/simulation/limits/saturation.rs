@@ -32,7 +32,7 @@ fn worker(host: &Host<'_>, mut play: Play<'_>) {
 
 /// `workers` that together ask for `times` as much as the limit gives, for `duration`, under conflicts and delays.
 #[track_caller]
-fn check(workers: usize, setting: Setting, times: u32, duration: Duration, least: f64) {
+fn check(workers: usize, setting: &Setting, times: u32, duration: Duration, least: f64) {
     let rate = setting.bucket.tokens_per_fill * times;
     explore_part(RUNS, 1000, |seed| {
         let scenario = Scenario {
@@ -48,7 +48,7 @@ fn check(workers: usize, setting: Setting, times: u32, duration: Duration, least
         let ledger = play(seed, &scenario, Box::<MemStore>::default(), worker);
         let ledger = ledger.borrow();
         ledger.law(&scenario.settings)?;
-        let share = share(&ledger, &setting);
+        let share = share(&ledger, setting);
         if least <= share { Ok(()) } else { Err(format!("{share} of {setting:?} was admitted")) }
     });
 }
@@ -56,7 +56,7 @@ fn check(workers: usize, setting: Setting, times: u32, duration: Duration, least
 #[test]
 fn a_limit_that_is_not_leased_gives_all_it_has() {
     for workers in [1, 2, 4, 16] {
-        check(workers, setting(10, 100), 3, Duration::from_secs(4), 0.99);
+        check(workers, &setting(10, 100), 3, Duration::from_secs(4), 0.99);
     }
 }
 
@@ -64,7 +64,7 @@ fn a_limit_that_is_not_leased_gives_all_it_has() {
 fn a_leased_limit_loses_at_most_three_hundredths() {
     for workers in [1, 2, 4, 16] {
         for times in [2, 5] {
-            check(workers, setting(100, 2000), times, Duration::from_millis(1500), 0.97);
+            check(workers, &setting(100, 2000), times, Duration::from_millis(1500), 0.97);
         }
     }
 }
