@@ -35,6 +35,11 @@ impl Project {
         self.target("predictgate.wasm")
     }
 
+    /// Where the built filter is that logs its decisions.
+    pub fn decision_log_module(&self) -> PathBuf {
+        self.target("predictgate-decision-log.wasm")
+    }
+
     /// The whole outputs of commands that failed.
     pub fn logs(&self) -> PathBuf {
         self.target("xtask/logs")

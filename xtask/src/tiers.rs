@@ -67,6 +67,7 @@ impl Tier {
 pub struct Parts<'a> {
     project: &'a Project,
     module: Option<Got>,
+    decision_log_module: Option<Got>,
     envoy: Option<Got>,
     tensorflow: Option<Got>,
 }
@@ -76,11 +77,15 @@ type Got = Result<PathBuf, (bool, String)>;
 
 impl<'a> Parts<'a> {
     pub fn of(project: &'a Project) -> Self {
-        Self { project, module: None, envoy: None, tensorflow: None }
+        Self { project, module: None, decision_log_module: None, envoy: None, tensorflow: None }
     }
 
     pub fn module(&mut self) -> Result<PathBuf> {
         get(&mut self.module, || wasm::build(self.project))
+    }
+
+    fn decision_log_module(&mut self) -> Result<PathBuf> {
+        get(&mut self.decision_log_module, || wasm::build_with_decision_log(self.project))
     }
 
     pub fn envoy(&mut self) -> Result<PathBuf> {
@@ -94,6 +99,13 @@ impl<'a> Parts<'a> {
     /// Tells `command` by its environment where the built module and an Envoy are.
     pub fn hand_to(&mut self, command: &mut Command) -> Result<()> {
         command.env("PREDICTGATE_WASM", self.module()?).env("PREDICTGATE_ENVOY", self.envoy()?);
+        Ok(())
+    }
+
+    /// Tells `command` besides where the module is that logs its decisions.
+    pub fn hand_decision_log_to(&mut self, command: &mut Command) -> Result<()> {
+        self.hand_to(command)?;
+        command.env("PREDICTGATE_DECISION_LOG_WASM", self.decision_log_module()?);
         Ok(())
     }
 
@@ -156,7 +168,7 @@ pub fn run(project: &Project, tier: Tier, parts: &mut Parts<'_>) -> Result<Ran> 
         }
         Tier::Envoy => {
             let mut command = test(&["-p", "predictgate-e2e", "--test", "envoy"]);
-            parts.hand_to(&mut command)?;
+            parts.hand_decision_log_to(&mut command)?;
             command
         }
         Tier::Istio => {

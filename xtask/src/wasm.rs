@@ -19,12 +19,26 @@ const TARGET: Target = Target::Wasip1;
 /// Says what is missing and how to get it where no Rust can build for the target;
 /// else gives the compiler's own words.
 pub fn build(project: &Project) -> Result<PathBuf> {
+    build_as(project, "wasm", &[], project.module())
+}
+
+/// Builds the filter that logs when it decides, for tests of the limits.
+///
+/// # Errors
+///
+/// As [`build`] does.
+pub fn build_with_decision_log(project: &Project) -> Result<PathBuf> {
+    let feature = ["--features", "decision-log"];
+    build_as(project, "wasm-decision-log", &feature, project.decision_log_module())
+}
+
+fn build_as(project: &Project, profile: &str, features: &[&str], module: PathBuf) -> Result<PathBuf> {
     let toolchain = Toolchain::find(project, TARGET)?;
-    let command = toolchain.cargo(project, &["build", "--profile", "wasm", "-p", "predictgate-filter"]);
-    let what = format!("building the filter with {}", toolchain.name());
+    let mut command = toolchain.cargo(project, &["build", "--profile", profile, "-p", "predictgate-filter"]);
+    command.args(features);
+    let what = format!("building the filter with {}", [&[&*toolchain.name()], features].concat().join(" "));
     Step::new(&what, command).run(&project.logs())?;
-    let built = toolchain.folder(project).join(TARGET.name()).join("wasm/predictgate_filter.wasm");
-    let module = project.module();
+    let built = toolchain.folder(project).join(TARGET.name()).join(profile).join("predictgate_filter.wasm");
     let bytes = replace_if_changed(&built, &module)?;
     #[allow(clippy::cast_precision_loss, reason = "a module is far smaller than 2^52 bytes")]
     let kib = bytes as f64 / 1024.0;

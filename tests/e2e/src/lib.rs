@@ -4,8 +4,10 @@
 //! the machine is substituted: addresses, ports, the module's path. Started, it is a real [`Envoy`].
 
 pub mod admin;
+pub mod decisions;
 pub mod envoy;
 mod files;
+pub mod load;
 pub mod plugin;
 pub mod pools;
 pub mod process;

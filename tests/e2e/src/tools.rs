@@ -14,6 +14,15 @@ pub fn wasm() -> Result<PathBuf> {
     given("PREDICTGATE_WASM", "the built filter")
 }
 
+/// The built filter that logs its decisions, which tests of the limits read.
+///
+/// # Errors
+///
+/// Says what to run when the variable is not set or names no file.
+pub fn decision_log_wasm() -> Result<PathBuf> {
+    given("PREDICTGATE_DECISION_LOG_WASM", "the built filter that logs its decisions")
+}
+
 /// The Envoy binary.
 ///
 /// # Errors
