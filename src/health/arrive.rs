@@ -1,4 +1,7 @@
 //! How a configuration comes into force in the shared state.
+//!
+//! What it finds latched under another split, ramp or guard is cleared by the first step that it takes on the model.
+//! A model that it does not know at all is marked as an orphan, so that it starts clean when it comes back.
 
 #![deny(clippy::arithmetic_side_effects)]
 
@@ -14,8 +17,8 @@ use crate::units::Instant;
 const ATTEMPTS: usize = 4;
 
 impl Health {
-    /// Brings the configuration into force: what a configuration before it left behind is cleared where it is not
-    /// valid, and only then is the arrival made known, so that a worker which dies in between changes nothing.
+    /// Brings the configuration into force. The list that says so is written last, so that a worker which dies in
+    /// between has done nothing that the next does not do again.
     pub(super) fn arrive(
         &mut self,
         store: &dyn SharedStore,
@@ -24,48 +27,41 @@ impl Health {
         effects: &mut Effects,
     ) {
         for _ in 0..ATTEMPTS {
-            if !self.is_newest {
-                self.epoch = Some(self.created);
-                return;
-            }
             let (value, version) = store.load(&self.changes);
-            if value.is_none() && self.slots.is_empty() {
-                self.epoch = Some(self.created);
+            let mut changes = Changes::read(value.as_deref().unwrap_or_default());
+            let known = changes.instance(self.instance);
+            let is_in_force = known.is_some_and(|known| known.config == self.config);
+            let is_older = known.is_some_and(|known| self.created <= known.since) || !self.is_newest;
+            if is_in_force || is_older || (value.is_none() && self.slots.is_empty()) {
+                self.has_arrived = true;
                 return;
             }
-            let mut changes = Changes::read(&value.unwrap_or_default());
-            let previous = match changes.instance(self.instance) {
-                Some(known) if known.config == self.config => {
-                    self.epoch = Some(known.since);
-                    return;
-                }
-                Some(known) if self.created <= known.since => {
-                    self.epoch = Some(self.created);
-                    return;
-                }
-                known => known.map_or(Instant::default(), |known| known.since),
-            };
-            for listed in &changes.listed {
-                let Some(place) = self.by_key.get(&listed.model).copied() else { continue };
-                if !self.confirm(store, policy, place, previous, now, effects) {
-                    return;
+            for listed in &mut changes.listed {
+                match self.by_key.get(&listed.model).copied() {
+                    Some(place) => {
+                        if !self.arrive_at(store, policy, place, listed.is_orphan, now, effects) {
+                            return;
+                        }
+                        listed.is_orphan = false;
+                    }
+                    None => listed.is_orphan |= listed.instance == self.instance,
                 }
             }
-            // Confirming may have changed the list, which then has another version.
             changes.set_instance(Instance { key: self.instance, config: self.config, since: self.created });
+            // Whoever has changed the list in between is heard first.
             if store.store(&self.changes, &changes.write(), version).is_ok() {
-                self.epoch = Some(self.created);
+                self.has_arrived = true;
                 return;
             }
         }
     }
 
-    fn confirm(
+    fn arrive_at(
         &mut self,
         store: &dyn SharedStore,
         policy: &Policy,
         place: u32,
-        previous: Instant,
+        is_orphan: bool,
         now: Instant,
         effects: &mut Effects,
     ) -> bool {
@@ -73,17 +69,16 @@ impl Health {
             return true;
         };
         let (wall, created) = (self.wall, self.created);
-        let confirmed = self.change(store, place, now, |slot, entry| {
+        let arrived = self.change(store, place, now, |slot, entry| {
             let before = entry.stamp;
-            let step = Step { model, slot, now, wall, chance: 0, created, epoch: created, is_newest: true };
-            let report = step.confirm(entry, previous);
-            (report, entry.stamp != before)
+            let step = Step { model, slot, now, wall, chance: 0, created, is_newest: true };
+            (step.arrive(entry, is_orphan), entry.stamp != before)
         });
-        let Some((entry, (report, is_news))) = confirmed else { return false };
+        let Some((entry, (report, is_news))) = arrived else { return false };
         effects.events.extend(report.events);
         self.adopt(policy, place, &entry, now, effects);
-        if is_news {
-            self.say(store, place, now);
+        if let Some(slot) = self.slots.get_mut(place as usize) {
+            slot.is_unsaid |= is_news;
         }
         true
     }

@@ -40,6 +40,10 @@ pub struct Listed {
     pub stamp: u64,
     /// When somebody last said so.
     pub said: Instant,
+    /// Whose configuration knows the model.
+    pub instance: u64,
+    /// That filter has had a configuration since which does not.
+    pub is_orphan: bool,
 }
 
 impl Changes {
@@ -58,7 +62,8 @@ impl Changes {
         }
         for _ in 0..from.count()? {
             let (model, stamp) = (from.number()?, from.number()?);
-            changes.listed.push(Listed { model, stamp, said: Instant::from_nanos(from.number()?) });
+            let (said, instance) = (Instant::from_nanos(from.number()?), from.number()?);
+            changes.listed.push(Listed { model, stamp, said, instance, is_orphan: from.number()? != 0 });
         }
         Some(changes)
     }
@@ -77,6 +82,8 @@ impl Changes {
             to.number(listed.model);
             to.number(listed.stamp);
             to.number(listed.said.as_nanos());
+            to.number(listed.instance);
+            to.number(u64::from(listed.is_orphan));
         }
         to.bytes()
     }
@@ -104,7 +111,9 @@ impl Changes {
         self.listed.retain(|it| it.model != listed.model && listed.said.since(it.said) < stale_after);
         if self.listed.len() < MOST_LISTED {
             let stamp = before.map_or(listed.stamp, |it| it.stamp.max(listed.stamp));
-            self.listed.push(Listed { stamp, ..listed });
+            // Only a configuration that comes into force takes an orphan in.
+            let is_orphan = before.is_some_and(|it| it.is_orphan);
+            self.listed.push(Listed { stamp, is_orphan, ..listed });
         }
     }
 
@@ -126,7 +135,13 @@ mod tests {
     const STALE: Duration = Duration::from_secs(1200);
 
     fn listed(model: u64, stamp: u64, secs: u64) -> Listed {
-        Listed { model, stamp, said: Instant::from_nanos(secs * 1_000_000_000) }
+        Listed {
+            model,
+            stamp,
+            said: Instant::from_nanos(secs * 1_000_000_000),
+            instance: 9,
+            is_orphan: false,
+        }
     }
 
     #[test]

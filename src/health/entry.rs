@@ -18,8 +18,6 @@ pub struct Entry {
     /// The configuration of the model that judges, and when the first root with it was made.
     pub config: u64,
     pub since: Instant,
-    /// The newest configuration of all models that knew this one.
-    pub confirmed: Instant,
     /// Counts what the other workers must learn of.
     pub stamp: u64,
     pub targets: Vec<TargetState>,
@@ -62,13 +60,8 @@ impl Entry {
         if from.number()? != LAYOUT {
             return None;
         }
-        let mut entry = Self {
-            config: from.number()?,
-            since: instant(from)?,
-            confirmed: instant(from)?,
-            stamp: from.number()?,
-            ..Self::default()
-        };
+        let mut entry =
+            Self { config: from.number()?, since: instant(from)?, stamp: from.number()?, ..Self::default() };
         for _ in 0..from.count()? {
             entry.targets.push(TargetState {
                 key: from.number()?,
@@ -98,7 +91,6 @@ impl Entry {
         to.number(LAYOUT);
         to.number(self.config);
         to.number(self.since.as_nanos());
-        to.number(self.confirmed.as_nanos());
         to.number(self.stamp);
         to.number(self.targets.len() as u64);
         for target in &self.targets {
@@ -207,7 +199,6 @@ mod tests {
         Entry {
             config: 3,
             since: at,
-            confirmed: at,
             stamp: 300,
             targets: vec![target(1), target(40)],
             guards: vec![guard(2, None), guard(3, Some(Latch { cause: Cause::Ejection, at }))],

@@ -93,8 +93,8 @@ pub struct Health {
     by_key: HashMap<u64, u32>,
     wall: WallTime,
     is_newest: bool,
-    /// When the configuration came into force; none before it is known.
-    epoch: Option<Instant>,
+    /// The configuration is in force, or an older one by now.
+    has_arrived: bool,
     /// The list of changes as it was last read.
     read: Option<Version>,
     dirty: Vec<u32>,
@@ -142,7 +142,7 @@ impl Health {
             by_key,
             wall: WallTime::default(),
             is_newest: true,
-            epoch: None,
+            has_arrived: false,
             read: None,
             dirty: Vec::new(),
             standing: Vec::new(),
@@ -256,7 +256,7 @@ impl Health {
         let mut effects = Effects::default();
         (self.wall, self.is_newest) = (wall, is_newest);
         self.show_ramps(policy, now, &mut effects);
-        if self.slots.is_empty() && self.epoch.is_some() {
+        if self.slots.is_empty() && self.has_arrived {
             return effects;
         }
         self.learn(store, policy, now, &mut effects);

@@ -80,10 +80,9 @@ impl Health {
         };
         let (wall, chance, created, is_newest) =
             (self.wall, self.rng.next_u64(), self.created, self.is_newest);
-        let epoch = self.epoch.unwrap_or(created);
         let merged = self.change(store, place, now, |slot, entry| {
             let before = entry.stamp;
-            let report = Step { model, slot, now, wall, chance, created, epoch, is_newest }.take(entry);
+            let report = Step { model, slot, now, wall, chance, created, is_newest }.take(entry);
             (report, entry.stamp != before)
         });
         let Some((entry, (report, is_news))) = merged else {
@@ -148,7 +147,8 @@ impl Health {
             slot.is_unsaid = false;
             return;
         }
-        let listed = Listed { model: slot.key, stamp: slot.stamp, said: now };
+        let (model, stamp, instance) = (slot.key, slot.stamp, self.instance);
+        let listed = Listed { model, stamp, said: now, instance, is_orphan: false };
         let stale_after = self.stale_after;
         let said = update(store, &self.changes, |old| {
             let mut changes = Changes::read(old.unwrap_or_default());
@@ -169,7 +169,7 @@ impl Health {
         now: Instant,
         effects: &mut Effects,
     ) {
-        if self.epoch.is_none() {
+        if !self.has_arrived {
             self.arrive(store, policy, now, effects);
         }
         let (value, version) = store.load(&self.changes);
@@ -195,7 +195,7 @@ impl Health {
             if slot.alone.is_none() && changes.listed(slot.key).is_none() {
                 self.reload(store, policy, place, now, effects);
                 if let Some(slot) = self.slots.get_mut(place as usize) {
-                    slot.is_unsaid = self.is_newest;
+                    slot.is_unsaid |= self.is_newest;
                 }
             }
         }

@@ -26,8 +26,6 @@ pub struct Step<'a> {
     pub chance: u64,
     /// When the root was made.
     pub created: Instant,
-    /// When the configuration came that the root has.
-    pub epoch: Instant,
     /// The root is the newest of its worker.
     pub is_newest: bool,
 }
@@ -69,7 +67,6 @@ impl Step<'_> {
             return false;
         }
         (entry.config, entry.since) = (self.slot.config, self.created);
-        entry.confirmed = entry.confirmed.max(self.epoch);
         entry.targets.retain(|state| self.slot.targets.iter().any(|target| target.key == state.key));
         let is_own = |state: &GuardState| {
             self.slot.guards.iter().any(|guard| guard.key == state.key && guard.config == state.config)
@@ -85,19 +82,18 @@ impl Step<'_> {
         true
     }
 
-    /// Makes sure of the latches when the configuration has come into force. What a configuration in between did not
-    /// know, which came at `previous`, does not hold any more.
-    pub fn confirm(&self, entry: &mut Entry, previous: Instant) -> Report {
+    /// Makes the entry one of this configuration that has just come into force. What an orphan had latched does not
+    /// hold any more.
+    pub fn arrive(&self, entry: &mut Entry, is_orphan: bool) -> Report {
         let mut report = Report::default();
-        if !self.take_over(entry, &mut report) {
-            return report;
-        }
-        if entry.confirmed < previous && entry.guards.iter().any(|guard| guard.latch.is_some()) {
+        if self.take_over(entry, &mut report)
+            && is_orphan
+            && entry.guards.iter().any(|guard| guard.latch.is_some())
+        {
             entry.guards.clear();
             entry.stamp();
             report.events.push(Event::Cleared { model: self.slot.model });
         }
-        entry.confirmed = entry.confirmed.max(self.epoch);
         report
     }
 

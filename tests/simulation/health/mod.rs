@@ -43,7 +43,7 @@ pub fn policy(setting: Setting) -> Policy {
                 "split": [ {{ "target": "canary", "weight": {canary} }}, {{ "target": "other", "weight": {other} }},
                            {{ "target": "stable", "weight": {stable} }} ],
                 "guard": {{ "target": "canary", "baseline": "stable", "window": "1s", "min_requests": 20,
-                            "consecutive_failures": 6, "on_ejection": "ignore", "epoch": {epoch} }} }} ],
+                            "consecutive_failures": 4, "on_ejection": "ignore", "epoch": {epoch} }} }} ],
             "outlier_detection": {{
               "consecutive_failures": {consecutive_failures}, "interval": "600ms", "request_volume": 8,
               "base_ejection_time": "200ms", "max_ejection_time": "1s", "max_ejection_time_jitter": "100ms",
