@@ -213,8 +213,7 @@ impl Envoy {
 
     /// What Envoy has logged, the filter's words among it.
     pub fn log(&self) -> String {
-        let bytes = fs::read(self.files.directory.path().join(LOG)).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
+        whole_lines(&fs::read(self.files.directory.path().join(LOG)).unwrap_or_default())
     }
 
     /// The access log so far.
@@ -223,10 +222,15 @@ impl Envoy {
     ///
     /// When a line is not JSON.
     pub fn access_log(&self) -> Result<Vec<Value>> {
-        let text = fs::read_to_string(self.files.directory.path().join(ACCESS_LOG))?;
-        // The last line may be half written.
-        let whole = text.rfind('\n').map_or("", |end| text.get(..end).unwrap_or_default());
-        whole.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+        self.access_lines()
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| line.to_owned()))
+            .collect()
+    }
+
+    /// The whole lines of the access log so far, whatever their form is.
+    pub fn access_lines(&self) -> String {
+        whole_lines(&fs::read(self.files.directory.path().join(ACCESS_LOG)).unwrap_or_default())
     }
 
     /// Waits for an access log entry.
@@ -255,6 +259,12 @@ impl Envoy {
         let start = lines.len().saturating_sub(25);
         format!("the end of Envoy's log:\n{}\n", lines.get(start..).unwrap_or_default().join("\n"))
     }
+}
+
+/// The lines of a file to which somebody writes; the last may be half written.
+fn whole_lines(bytes: &[u8]) -> String {
+    let end = bytes.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
 }
 
 impl Drop for Envoy {

@@ -26,6 +26,7 @@ mod envoy {
     mod jwt;
     mod keys;
     mod late;
+    mod limits;
     mod listener;
     mod memory;
     mod metadata;

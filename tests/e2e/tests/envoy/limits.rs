@@ -1,0 +1,297 @@
+//! Rate limits in a real Envoy, saturated: what is admitted is what they promise, over every interval.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use model_server::client::{Asked, predict_request};
+use model_server::{Rpc, ServerConfig};
+use predictgate_e2e::decisions::{self, Decision, Findings, Limit};
+use predictgate_e2e::load::{Connection, Request};
+use predictgate_e2e::pools::MODEL;
+use predictgate_e2e::wait::until;
+use predictgate_e2e::{Envoy, Pools, Scenario, tools};
+use prost::Message as _;
+use serde_json::{Value, json};
+
+use super::stage::X;
+
+const WORKERS: u32 = 4;
+const CONNECTIONS: usize = 10;
+/// Calls of a connection that are under way at once.
+const AT_ONCE: usize = 4;
+
+/// Tokens a second of each model's limit, with a burst of one second; and how many of 20 calls are for it.
+const MODELS: [(&str, u64, usize); 3] = [("five", 5, 1), ("hundred", 100, 3), ("thousands", 2000, 16)];
+
+fn limit(rate: u64) -> Limit {
+    Limit { rate, burst: rate }
+}
+
+/// How long each Envoy is saturated.
+fn duration() -> Duration {
+    let seconds = env::var("PREDICTGATE_SATURATION_SECONDS").map_or(10, |it| it.parse().unwrap());
+    Duration::from_secs(seconds)
+}
+
+/// Who limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limiter {
+    Predictgate,
+    /// Envoy's own filter, with a bucket that all workers share.
+    Envoy,
+    /// Envoy's own filter, with a bucket for each connection that has a tenth of the limit.
+    EnvoyByConnection,
+}
+
+/// Servers that remember nothing need not hash.
+async fn pools() -> Pools {
+    let start = |version: i64| {
+        let versions = [version];
+        let models = [MODEL, "five", "hundred", "thousands"].map(|name| (name, &versions[..], &[][..]));
+        let config = ServerConfig::half_plus(&models).remembered(0);
+        model_server::start(config)
+    };
+    Pools { v1: start(1).await.unwrap(), v2: start(2).await.unwrap() }
+}
+
+fn bucket(tokens: u64) -> Value {
+    json!({ "max_tokens": tokens, "tokens_per_fill": tokens, "fill_interval": "1s" })
+}
+
+fn scenario(pools: &Pools, limiter: Limiter) -> Result<Scenario> {
+    let scenario = pools.quickstart()?.concurrency(WORKERS).connection_manager(|manager| {
+        manager["access_log"][0]["typed_config"]["log_format"] = json!({
+            "text_format_source": {
+                "inline_string": "%START_TIME(%s%9f)% %REQ(X-MODEL-NAME)% %RESPONSE_CODE_DETAILS%\n",
+            }
+        });
+    });
+    if limiter == Limiter::Predictgate {
+        let mut scenario = scenario.reconfigured(|configuration| {
+            let models = MODELS.map(|(name, rate, _)| {
+                json!({
+                    "name": name,
+                    "targets": { "all": { "cluster": "tfs-v1" } },
+                    "routes": [{ "split": [{ "target": "all" }] }],
+                    "rate_limits": [{ "name": "all", "token_bucket": bucket(rate) }],
+                })
+            });
+            configuration["models"] = json!(models);
+        })?;
+        scenario.plugin.use_module(&tools::decision_log_wasm()?);
+        return Ok(scenario);
+    }
+    let by_connection = limiter == Limiter::EnvoyByConnection;
+    let local_rate_limit = |tokens: Option<u64>| {
+        let mut settings = json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix": "limits",
+        });
+        if let Some(tokens) = tokens {
+            let everyone = json!({ "default_value": { "numerator": 100, "denominator": "HUNDRED" } });
+            let share = if by_connection { tokens.div_ceil(CONNECTIONS as u64) } else { tokens };
+            settings["token_bucket"] = bucket(share);
+            settings["filter_enabled"] = everyone.clone();
+            settings["filter_enforced"] = everyone;
+            settings["rate_limited_as_resource_exhausted"] = json!(true);
+            settings["local_rate_limit_per_downstream_connection"] = json!(by_connection);
+        }
+        settings
+    };
+    let name = "envoy.filters.http.local_ratelimit";
+    Ok(scenario.connection_manager(|manager| {
+        manager["http_filters"][0] = json!({ "name": name, "typed_config": local_rate_limit(None) });
+        let routes = MODELS.map(|(model, rate, _)| {
+            json!({
+                "match": { "prefix": "/", "headers": [{ "name": "x-model-name", "string_match": { "exact": model } }] },
+                "route": { "cluster": "tfs-v1", "timeout": "5s" },
+                "typed_per_filter_config": { name: local_rate_limit(Some(rate)) },
+            })
+        });
+        manager["route_config"]["virtual_hosts"][0]["routes"] = json!(routes);
+    }))
+}
+
+/// What the callers saw of each model: calls, and those of them that were answered with a message.
+type Seen = BTreeMap<usize, (usize, usize)>;
+
+/// Calls the models over one connection for so long.
+fn call(addr: SocketAddr, first: usize, time: Duration) -> Result<Seen> {
+    let requests = MODELS.map(|(model, ..)| {
+        let message = predict_request(model, Asked::Latest, &X).encode_to_vec();
+        Request::new(Rpc::Predict.path(), &[("x-model-name", model)], &message)
+    });
+    // Twenty calls in an order that mixes them.
+    let deal = |place: usize| match place % 20 {
+        0 => 0,
+        5 | 10 | 15 => 1,
+        _ => 2,
+    };
+    let mut connection = Connection::open(addr)?;
+    let (mut seen, mut open, mut calls) = (Seen::new(), 0, Vec::new());
+    let begin = Instant::now();
+    loop {
+        let goes_on = begin.elapsed() < time;
+        while goes_on && open < AT_ONCE {
+            let model = deal(first + calls.len());
+            calls.push(model);
+            connection.call(&requests[model]);
+            open += 1;
+        }
+        if open == 0 {
+            return Ok(seen);
+        }
+        for answer in connection.wait()? {
+            open -= 1;
+            let (all, answered) = seen.entry(calls[answer.call]).or_default();
+            *all += 1;
+            *answered += usize::from(answer.has_message);
+        }
+    }
+}
+
+fn saturate(addr: SocketAddr, time: Duration) -> Seen {
+    let mut seen = Seen::new();
+    std::thread::scope(|scope| {
+        let callers: Vec<_> =
+            (0..CONNECTIONS).map(|caller| scope.spawn(move || call(addr, 7 * caller, time))).collect();
+        for caller in callers {
+            for (model, (all, answered)) in caller.join().unwrap().unwrap() {
+                let sum = seen.entry(model).or_default();
+                *sum = (sum.0 + all, sum.1 + answered);
+            }
+        }
+    });
+    seen
+}
+
+/// The decisions as the access log tells them: the moment at which Envoy had a request's first bytes.
+fn of_access_log(log: &str) -> BTreeMap<usize, Vec<Decision>> {
+    let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for line in log.lines() {
+        let mut words = line.split(' ');
+        let at = words.next().unwrap().parse().unwrap();
+        let Some(model) = words.next().and_then(|name| MODELS.iter().position(|it| it.0 == name)) else {
+            continue;
+        };
+        let admitted = words.next() == Some("via_upstream");
+        all.entry(model).or_default().push(Decision { at, admitted });
+    }
+    all
+}
+
+/// Asks until there are the decisions of all calls.
+async fn all_of(
+    seen: &Seen,
+    what: &str,
+    read: impl Fn() -> Result<BTreeMap<usize, Vec<Decision>>>,
+) -> BTreeMap<usize, Vec<Decision>> {
+    until(format!("{what} of all calls"), || async {
+        let all = read()?;
+        let is_whole = |(model, (calls, _)): (&usize, &(usize, usize))| {
+            all.get(model).is_some_and(|decisions| decisions.len() == *calls)
+        };
+        Ok(seen.iter().all(is_whole).then_some(all))
+    })
+    .await
+    .unwrap()
+}
+
+struct Run {
+    seen: Seen,
+    executed: [u64; 3],
+    /// By the filter's own words, where it has any.
+    exact: Option<[Findings; 3]>,
+    /// By the access log.
+    coarse: [Findings; 3],
+}
+
+async fn run(limiter: Limiter, time: Duration) -> Run {
+    let pools = pools().await;
+    let envoy = scenario(&pools, limiter).unwrap().start().await.unwrap();
+    envoy.wait_until_healthy().await.unwrap();
+    let addr = envoy.addr;
+    let seen = tokio::task::spawn_blocking(move || saturate(addr, time)).await.unwrap();
+    let judge = |all: &BTreeMap<usize, Vec<Decision>>| {
+        [0, 1, 2].map(|model| limit(MODELS[model].1).judge(all[&model].clone()))
+    };
+    let access = all_of(&seen, "the access log", || Ok(of_access_log(&envoy.access_lines()))).await;
+    let mut exact = None;
+    if limiter == Limiter::Predictgate {
+        exact = Some(judge(&all_of(&seen, "the decisions", || decisions::of_log(&envoy.log())).await));
+        conflicts(&envoy).await;
+    }
+    let executed = MODELS.map(|(model, ..)| pools.v1.counts().executed(model, 1));
+    eprintln!("{limiter:?}: connections of the workers: {:?}", envoy.connections_by_worker().await.unwrap());
+    Run { seen, executed, exact, coarse: judge(&access) }
+}
+
+/// No limit was decided by `on_error`.
+async fn conflicts(envoy: &Envoy) {
+    let samples = envoy.admin.prometheus().await.unwrap();
+    let errors: Vec<_> = samples.iter().filter(|it| it.name == "predictgate_limit_errors").collect();
+    assert!(errors.is_empty(), "{errors:?}");
+}
+
+fn print(limiter: &str, time: Duration, findings: &[Findings; 3]) {
+    for ((model, rate, _), found) in MODELS.iter().zip(findings) {
+        let a_second = |count: usize| count as f64 / time.as_secs_f64();
+        eprintln!(
+            "{limiter:<34} {model:>9} {rate:>6} {:>9.0} {:>9.1} {:>9} {:>9.3} {:>9.1} {:>8.2} %",
+            a_second(found.offered),
+            a_second(found.admitted),
+            found.violations,
+            found.above,
+            found.saturated.as_secs_f64(),
+            100.0 * found.share,
+        );
+    }
+}
+
+fn print_header() {
+    eprintln!(
+        "{:<34} {:>9} {:>6} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10}",
+        "limits",
+        "model",
+        "rate",
+        "offered/s",
+        "passed/s",
+        "above law",
+        "by tokens",
+        "satur. s",
+        "of the rate"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_hold_over_every_interval_and_admit_what_they_promise() {
+    let time = duration();
+    let ours = run(Limiter::Predictgate, time).await;
+    // The same load on Envoy's own limits, for comparison: a fifth of the time shows what they admit.
+    let time_of_others = time / 5;
+    let shared = run(Limiter::Envoy, time_of_others).await;
+    let by_connection = run(Limiter::EnvoyByConnection, time_of_others).await;
+    let exact = ours.exact.unwrap();
+    print_header();
+    print("predictgate, by its decisions", time, &exact);
+    print("predictgate, by the access log", time, &ours.coarse);
+    print("local_ratelimit, shared", time_of_others, &shared.coarse);
+    print("local_ratelimit, by connection", time_of_others, &by_connection.coarse);
+    for (place, found) in exact.iter().enumerate() {
+        let (model, ..) = MODELS[place];
+        assert_eq!(found.violations, 0, "{model}: {found:?}");
+        assert!(0.97 <= found.share, "{model}: {found:?}");
+        // Less would show little of what the limit admits.
+        assert!(time / 2 <= found.saturated, "this machine cannot saturate {model}: {found:?}");
+        assert_eq!(found.admitted as u64, ours.executed[place], "{model}: by its server");
+    }
+    for run in [&ours, &shared, &by_connection] {
+        for (place, found) in run.coarse.iter().enumerate() {
+            assert_eq!(found.admitted, run.seen[&place].1, "{}: by its callers", MODELS[place].0);
+            assert_eq!(found.admitted as u64, run.executed[place], "{}: by its server", MODELS[place].0);
+        }
+    }
+}
