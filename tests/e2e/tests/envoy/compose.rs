@@ -81,7 +81,7 @@ fn images_are_pinned_and_only_two_ports_are_published() {
 fn around_the_routes(mut bootstrap: Value) -> Value {
     let mut models = bootstrap["static_resources"]["listeners"][0].take();
     let manager = &mut models["filter_chains"][0]["filters"][0]["typed_config"];
-    for own in ["route_config", "http_filters"] {
+    for own in ["route_config", "http_filters", "early_header_mutation_extensions"] {
         manager[own] = Value::Null;
     }
     json!({
@@ -102,6 +102,30 @@ fn the_scenarios_differ_only_in_where_requests_go() {
         let own = of(&directory);
         for (part, wanted) in quickstart.as_object().unwrap() {
             assert_eq!(&own[part], wanted, "{part} of {}", directory.display());
+        }
+    }
+}
+
+#[test]
+fn every_header_that_steers_is_removed_from_callers_by_envoy_itself() {
+    for directory in scenarios() {
+        let bootstrap = read_yaml(&directory.join("envoy.yaml")).unwrap();
+        let mutations = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config\
+                         /early_header_mutation_extensions/0/typed_config/mutations";
+        let mutations = bootstrap.pointer(mutations).unwrap().as_array().unwrap();
+        let removed: BTreeSet<_> = mutations.iter().filter_map(|it| it["remove"].as_str()).collect();
+        let mut steer: BTreeSet<_> =
+            ["cluster", "target", "mirror-cluster"].map(|name| format!("x-predictgate-{name}")).into();
+        let plugin = PluginFile::load(&directory.join("predictgate.yaml")).unwrap();
+        for model in plugin.configuration().unwrap()["models"].as_array().unwrap() {
+            for target in model["targets"].as_object().unwrap().values() {
+                steer.extend(
+                    target["headers"].as_object().into_iter().flatten().map(|(name, _)| name.clone()),
+                );
+            }
+        }
+        for name in steer {
+            assert!(removed.contains(name.as_str()), "{} lets callers set {name}", directory.display());
         }
     }
 }
