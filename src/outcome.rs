@@ -60,6 +60,19 @@ pub enum Outcome {
     Neutral,
 }
 
+impl Outcome {
+    /// As logs have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::NotServed => "not_served",
+            Self::Overload => "overload",
+            Self::Neutral => "neutral",
+        }
+    }
+}
+
 /// Envoy's response flags (`StreamInfo::CoreResponseFlag`), as bits.
 mod flag {
     pub const NO_HEALTHY_UPSTREAM: u64 = 1 << 1;

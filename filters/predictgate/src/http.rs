@@ -12,7 +12,7 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use crate::host::{self, Map, Refused};
-use crate::metrics::Metric;
+use crate::metrics::{Metric, model_name, target_name};
 use crate::root::Worker;
 
 pub struct Http {
@@ -88,6 +88,13 @@ impl Http {
             return;
         };
         if let Some(sent) = exchange.sent() {
+            let policy = self.worker.policy();
+            log::debug!(
+                "outcome={};model={};target={}",
+                outcome.name(),
+                model_name(policy, sent.model),
+                target_name(policy, sent.model, sent.target)
+            );
             self.worker.record(sent, outcome);
         }
     }
