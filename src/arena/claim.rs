@@ -1,16 +1,15 @@
 //! How an owner gets an entry, so that it has one and not two.
 //!
-//! An owner's entries are looked for in an order that its hash gives, up to the first that does not exist yet.
-//! Since keys are never removed, nothing of this owner lies beyond that one.
-//! But entries are reclaimed, so two workers that look for the same owner at the same time may see different vacancies,
-//! and compare-and-swap guards only one entry.
-//! Therefore a claim has two steps: an entry is marked as claimed, then all others are looked at, and only then the
-//! claimed one is promoted to owned.
+//! An owner's entries are looked for in an order that its hash gives, up to the first that does not exist
+//! yet. Since keys are never removed, nothing of this owner lies beyond that one. But entries are reclaimed,
+//! so two workers that look for the same owner at the same time may see different vacancies, and
+//! compare-and-swap guards only one entry. Therefore a claim has two steps: an entry is marked as claimed,
+//! then all others are looked at, and only then the claimed one is promoted to owned.
 //!
-//! Two entries of one owner are never promoted. Say `a` was promoted by P and `b` by Q, and P read `a` as claimed before
-//! Q read `b` as claimed. Q looked at `a` after that, found it claimed or owned (P's promotion held, so nobody freed
-//! it), and then Q either gave up `b` or freed `a`, which would have made P's promotion fail.
-//! Nobody waits for anybody: whoever finds a claim of its owner completes it.
+//! Two entries of one owner are never promoted. Say `a` was promoted by P and `b` by Q, and P read `a` as
+//! claimed before Q read `b` as claimed. Q looked at `a` after that, found it claimed or owned (P's promotion
+//! held, so nobody freed it), and then Q either gave up `b` or freed `a`, which would have made P's promotion
+//! fail. Nobody waits for anybody: whoever finds a claim of its owner completes it.
 
 use std::fmt::Write as _;
 
@@ -39,7 +38,8 @@ enum Settled {
 }
 
 impl Arena {
-    /// The entry of `owner`: the one that it has, whoever claimed it, or else a new one that starts with `initial`.
+    /// The entry of `owner`: the one that it has, whoever claimed it, or else a new one that starts with
+    /// `initial`.
     ///
     /// What an owner has may be from long before, when nobody else needed the entry in between.
     /// A claim costs some ten calls of the host, so the place is to be remembered.
@@ -165,8 +165,8 @@ impl Arena {
         self.entries.min(PROBES)
     }
 
-    /// The key of the `probe`th entry in the owner's order, which visits each entry once: the stride is odd, and the
-    /// number of entries a power of two.
+    /// The key of the `probe`th entry in the owner's order, which visits each entry once: the stride is odd,
+    /// and the number of entries a power of two.
     pub(super) fn key(&self, owner: Owner, probe: u32) -> Box<str> {
         #[allow(clippy::cast_possible_truncation, reason = "two halves of a hash")]
         let (start, stride) = (owner.0 as u32, (owner.0 >> 32) as u32 | 1);

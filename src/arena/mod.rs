@@ -1,10 +1,10 @@
 //! A fixed arena of shared entries, each of which belongs to one owner at a time.
 //!
 //! Keys of shared data are never removed, so the keys must be bounded whatever configurations come and go.
-//! The arena has `pg1/<state_namespace>/<n>` for a fixed number of `n`.
-//! Whoever needs an entry claims one (see `claim.rs`) and remembers its [`Place`]; the entry names its owner, and every
-//! access looks, in the value that it reads anyway, whether it still does.
-//! What no live generation has touched for twice the drain time may be taken by another owner.
+//! The arena has `pg1/<state_namespace>/<n>` for a fixed number of `n`. Whoever needs an entry claims one
+//! (see `claim.rs`) and remembers its [`Place`]; the entry names its owner, and every access looks, in the
+//! value that it reads anyway, whether it still does. What no live generation has touched for twice the drain
+//! time may be taken by another owner.
 
 #![deny(clippy::arithmetic_side_effects)]
 
@@ -162,8 +162,8 @@ impl Arena {
         Err(Failed::Conflict)
     }
 
-    /// Keeps the entry from being taken by others. It costs no call of the host unless the last touch that was seen is
-    /// a quarter of the drain time ago, so it may be called on every tick.
+    /// Keeps the entry from being taken by others. It costs no call of the host unless the last touch that
+    /// was seen is a quarter of the drain time ago, so it may be called on every tick.
     ///
     /// # Errors
     ///

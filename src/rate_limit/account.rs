@@ -5,8 +5,8 @@ use super::gcra::{Gcra, LEASE, Refused, Tat};
 use super::slots::Seat;
 use crate::units::{Instant, nanos};
 
-/// Demand is the sum of what was asked for, of which a part goes in proportion to the time; at a steady rate it is what
-/// comes in this time.
+/// Demand is the sum of what was asked for, of which a part goes in proportion to the time; at a steady rate
+/// it is what comes in this time.
 const MEMORY_NANOS: u64 = 40_000_000;
 
 /// A lease is a sixth of the demand, what comes in 7 ms: a third of the 20 ms in which it can be used, so
@@ -16,8 +16,8 @@ const LEASES_IN_DEMAND: u64 = 6;
 /// Bits behind the point of the demand.
 const FRACTION: u32 = 16;
 
-/// How long a bucket that was seen empty is believed to be, unless it fills before. It is empty unless another worker's
-/// debit was given back.
+/// How long a bucket that was seen empty is believed to be, unless it fills before. It is empty unless
+/// another worker's debit was given back.
 const BELIEF_NANOS: u64 = 20_000_000;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,8 +83,9 @@ impl Account {
         self.sleep(gcra, cost, now, why)
     }
 
-    /// Where demand is high, debiting each token as it comes would take two calls of the host for each, so an empty bucket
-    /// is left to fill for a lease. Nothing is lost with that, because the largest lease is a quarter of the burst at most.
+    /// Where demand is high, debiting each token as it comes would take two calls of the host for each, so an
+    /// empty bucket is left to fill for a lease. Nothing is lost with that, because the largest lease is a
+    /// quarter of the burst at most.
     fn sleep(&mut self, gcra: &Gcra, cost: u64, now: Instant, why: Refused) -> Refused {
         let Some(lease) = self.lease(gcra, cost) else { return why };
         let Err(Refused::Exhausted { retry_after }) = gcra.step(self.tat, now, lease) else { return why };
@@ -92,7 +93,8 @@ impl Account {
         Refused::Exhausted { retry_after }
     }
 
-    /// Keeps what the bucket was seen to be. A bucket that is shared is not kept, since the key may have its own next time.
+    /// Keeps what the bucket was seen to be. A bucket that is shared is not kept, since the key may have its
+    /// own next time.
     pub fn remember(&mut self, seat: Seat, tat: Tat, now: Instant) {
         if seat == Seat::Shared {
             self.see(Tat::default(), Instant::default());

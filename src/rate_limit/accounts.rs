@@ -37,8 +37,9 @@ pub struct At {
 }
 
 impl Accounts {
-    /// The account of `holder` for the admission with this number, which is above that of each one before. The key that was
-    /// not seen for longest makes room; no key of the same admission does, so there may be none.
+    /// The account of `holder` for the admission with this number, which is above that of each one before.
+    /// The key that was not seen for longest makes room; no key of the same admission does, so there may be
+    /// none.
     pub fn find(&mut self, holder: Holder, admission: u64) -> Option<At> {
         if self.rows.is_empty() {
             self.rows = vec![Default::default(); SETS];

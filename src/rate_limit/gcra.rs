@@ -1,33 +1,35 @@
 //! The token bucket as one moment: the generic cell rate algorithm.
 //!
-//! A bucket is described by its theoretical arrival time, the moment at which it is full again ([ITU-T I.371], annex A).
-//! Admitting a cost moves that moment on by what the cost takes to refill; a cost is admitted when afterwards the
-//! bucket is full within the time that an empty bucket takes.
+//! A bucket is described by its theoretical arrival time, the moment at which it is full again ([ITU-T
+//! I.371], annex A). Admitting a cost moves that moment on by what the cost takes to refill; a cost is
+//! admitted when afterwards the bucket is full within the time that an empty bucket takes.
 //!
 //! # The law
 //!
-//! For every interval of length W, admitted cost <= rate x W + burst.
-//! Let `i` be the time one token takes and D = burst x i. Take the decisions whose moments lie in the interval [s, e], in
-//! the order in which they were written. The first starts at max(TAT, t) >= s, each adds cost x i, and the last ends at
-//! most D after its own moment, which is at most e. So the sum of cost x i is at most D + e - s = D + W. Nothing in this
+//! For every interval of length W, admitted cost <= rate x W + burst. Let `i` be the time one token takes and
+//! D = burst x i. Take the decisions whose moments lie in the interval [s, e], in the order in which they
+//! were written. The first starts at max(TAT, t) >= s, each adds cost x i, and the last ends at most D after
+//! its own moment, which is at most e. So the sum of cost x i is at most D + e - s = D + W. Nothing in this
 //! needs the moments to be in order, so a worker whose clock reading has grown old in between breaks nothing.
 //!
 //! # Units
 //!
-//! Time is counted in sixteenths of a nanosecond, which a u64 holds for 36 years. The time of one token is rounded up
-//! once, and the burst is a whole number of rounded tokens, so that the law holds exactly, a full bucket admits
-//! exactly its burst, and only the rate is lower, by at most 1/256 (0.4 %). Where a token takes so little time that
-//! rounding would cost more (above 60 million tokens a second), tokens are counted in groups of 2^n, a cost by the
-//! groups that it begins.
+//! Time is counted in sixteenths of a nanosecond, which a u64 holds for 36 years. The time of one token is
+//! rounded up once, and the burst is a whole number of rounded tokens, so that the law holds exactly, a full
+//! bucket admits exactly its burst, and only the rate is lower, by at most 1/256 (0.4 %). Where a token takes
+//! so little time that rounding would cost more (above 60 million tokens a second), tokens are counted in
+//! groups of 2^n, a cost by the groups that it begins.
 //!
 //! # Tokens that are used later than they are debited
 //!
-//! A worker may debit many tokens at once, a lease, and use them for at most [`LEASE`]. What is used in [s, e] was debited
-//! in [s - LEASE, e], so the sum above is at most D' + W + LEASE, where D' is the depth to which debits may empty the
-//! bucket. With D' = D - LEASE, which as tokens is burst - rate x LEASE, that is D + W again: the law holds for uses.
+//! A worker may debit many tokens at once, a lease, and use them for at most [`LEASE`]. What is used in [s,
+//! e] was debited in [s - LEASE, e], so the sum above is at most D' + W + LEASE, where D' is the depth to
+//! which debits may empty the bucket. With D' = D - LEASE, which as tokens is burst - rate x LEASE, that is D
+//! + W again: the law holds for uses.
 //!
-//! A cost between the two depths is admitted alone: when TAT + LEASE <= now, no debit of the last LEASE exists, since each
-//! leaves TAT behind its own moment. All debits from s - LEASE on then took at most now - s, and the cost at most D.
+//! A cost between the two depths is admitted alone: when TAT + LEASE <= now, no debit of the last LEASE
+//! exists, since each leaves TAT behind its own moment. All debits from s - LEASE on then took at most now -
+//! s, and the cost at most D.
 //!
 //! [ITU-T I.371]: https://www.itu.int/rec/T-REC-I.371
 
@@ -151,8 +153,8 @@ impl Gcra {
         }
     }
 
-    /// The largest cost that a full bucket admits. It is the operator's `max_tokens`, but for what does not fill a group
-    /// of tokens and for a bucket that takes longer than 18 years to fill.
+    /// The largest cost that a full bucket admits. It is the operator's `max_tokens`, but for what does not
+    /// fill a group of tokens and for a bucket that takes longer than 18 years to fill.
     pub const fn burst(&self) -> u64 {
         self.burst
     }
@@ -209,12 +211,13 @@ impl Gcra {
         Ok(Debit { tokens, tat: Tat(base.saturating_add(charge)), base, charge })
     }
 
-    /// The bucket `tat` with as much of `debit` given back at `now` as the law allows; no use may have been made of it.
+    /// The bucket `tat` with as much of `debit` given back at `now` as the law allows; no use may have been
+    /// made of it.
     ///
-    /// Compare the bucket with one in which the debit never was. Directly after it they differ by the charge. The
-    /// difference shrinks by the time for which the other bucket stood full, which begins no earlier than `base`; so at
-    /// least charge - (now - base) of it is left. `now` must have been read after `tat`, so that no other debit in it
-    /// is later.
+    /// Compare the bucket with one in which the debit never was. Directly after it they differ by the charge.
+    /// The difference shrinks by the time for which the other bucket stood full, which begins no earlier than
+    /// `base`; so at least charge - (now - base) of it is left. `now` must have been read after `tat`, so
+    /// that no other debit in it is later.
     #[must_use]
     pub fn refund(&self, tat: Tat, debit: Debit, now: Instant) -> Tat {
         let left = debit.charge.saturating_sub(units(now).saturating_sub(debit.base));

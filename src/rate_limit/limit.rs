@@ -43,11 +43,11 @@ pub enum Buckets {
 pub struct Counts {
     /// Requests that a limit in `shadow` mode would have refused.
     pub shadow_refused: u64,
-    /// Debits of a key that shared its bucket with others because its set had no slot free.
+    /// Requests of a key that shared a bucket with others, because its set had no slot free.
     pub shared: u64,
-    /// Debits that could not be written, for which `on_error` decided.
+    /// Requests whose debit could not be written, for which `on_error` decided.
     pub failed: u64,
-    /// Debits on buckets of this worker's own, because the arena is full.
+    /// Requests that spent from buckets of this worker's own, because the arena is full.
     pub alone: u64,
 }
 
@@ -107,7 +107,8 @@ impl Limit {
         }
     }
 
-    /// Debits `need` tokens or up to `want` for the key with this fingerprint, which a limit with one bucket ignores.
+    /// Debits `need` tokens or up to `want` for the key with this fingerprint, which a limit with one bucket
+    /// ignores.
     pub fn debit(
         &mut self,
         at: Workplace<'_>,
@@ -143,7 +144,8 @@ impl Limit {
         }
     }
 
-    /// Gives back a debit of which nothing was used, as far as the law allows. The bucket afterwards, when it could be told.
+    /// Gives back a debit of which nothing was used, as far as the law allows. The bucket afterwards, when it
+    /// could be told.
     pub fn refund(
         &mut self,
         at: Workplace<'_>,
@@ -228,7 +230,8 @@ impl Limit {
     }
 }
 
-/// Whose an entry of the limit `name` is: the limit's, or the part of a limit with so many slots that has this number.
+/// Whose an entry of the limit `name` is: the limit's, or the part of a limit with so many slots that has
+/// this number.
 fn owner(scope: Option<&str>, name: &str, slots: Option<(u32, usize)>) -> Owner {
     let (is_scoped, scope) = ([u8::from(scope.is_some())], scope.unwrap_or_default());
     let limit = [&is_scoped[..], scope.as_bytes(), name.as_bytes()];

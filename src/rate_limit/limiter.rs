@@ -1,8 +1,9 @@
 //! All limits of one configuration, as one worker has them.
 //!
-//! A request spends from several limits, from all or from none. First every limit is looked at as far as this worker
-//! knows it: a lease that has enough, or a bucket that was just seen empty. Most requests are decided by that, without a
-//! call of the host. Only then debits are made, and what was debited is given back when a later limit refuses.
+//! A request spends from several limits, from all or from none. First every limit is looked at as far as this
+//! worker knows it: a lease that has enough, or a bucket that was just seen empty. Most requests are decided
+//! by that, without a call of the host. Only then debits are made, and what was debited is given back when a
+//! later limit refuses.
 
 use super::account::Account;
 use super::accounts::{Accounts, At, Holder};
@@ -16,7 +17,8 @@ use crate::store::SharedStore;
 use crate::units::{Instant, Mode};
 use std::time::Duration;
 
-/// Entries that one tick looks at. With a tick every 100 ms, all that an arena has are looked at every 26 seconds.
+/// Entries that one tick looks at. With a tick every 100 ms, all that an arena has are looked at every 26
+/// seconds.
 const TOUCHED_PER_TICK: usize = 32;
 
 /// The place of a limit among those of a [`Limiter`], in the order in which they were added.
@@ -123,8 +125,8 @@ enum Paid {
 }
 
 impl Limiter {
-    /// A limiter without limits. `random` must be different in each process and hard to guess: it keys the hash that
-    /// assigns keys to slots, unless another worker's does.
+    /// A limiter without limits. `random` must be different in each process and hard to guess: it keys the
+    /// hash that assigns keys to slots, unless another worker's does.
     pub fn new(arena: Arena, random: u128) -> Self {
         Self {
             arena,
@@ -139,8 +141,8 @@ impl Limiter {
         }
     }
 
-    /// Adds a limit of the model `scope`, as configured, or of all models. Scope and name together say whose state it
-    /// continues. `is_keyed` says whether it has a bucket for each key.
+    /// Adds a limit of the model `scope`, as configured, or of all models. Scope and name together say whose
+    /// state it continues. `is_keyed` says whether it has a bucket for each key.
     pub fn add(&mut self, scope: Option<&str>, rate: &RateLimit, is_keyed: bool) -> LimitId {
         let id = LimitId(u32::try_from(self.limits.len()).unwrap_or(u32::MAX));
         self.limits.push(Limit::new(scope, rate, is_keyed));
@@ -154,8 +156,8 @@ impl Limiter {
 
     /// Spends all of `spends`, which name each limit once, or nothing.
     ///
-    /// The law of a limit holds for the moments `now` of its decisions. `clock` is read only to undo a debit. Limits
-    /// in shadow mode are asked last, each for itself, and only counted.
+    /// The law of a limit holds for the moments `now` of its decisions. `clock` is read only to undo a debit.
+    /// Limits in shadow mode are asked last, each for itself, and only counted.
     pub fn admit(
         &mut self,
         store: &dyn SharedStore,
@@ -237,9 +239,10 @@ impl Limiter {
         }
         if let Some(account) = account(limit, &mut self.accounts, pending.account) {
             account.ask(cost, now);
-            if cost <= account.leased(now) {
+            let need = cost.saturating_sub(account.leased(now));
+            if need == 0 {
                 pending.paid = Paid::ByLease;
-            } else if let Some(why) = account.refuses(&gcra, cost, now) {
+            } else if let Some(why) = account.refuses(&gcra, need, now) {
                 let tat = account.tat();
                 return Err(refusal(&pending, limit, why, tat, now));
             }
@@ -279,7 +282,11 @@ impl Limiter {
             Err(NotMade::Refused { why, tat, seat }) => {
                 let known = known.filter(|_| seat != Seat::Shared);
                 let why = known.map_or(why, |account| account.see_empty(&gcra, tat, need, now, why));
-                Err(refusal(pending, limit, why, tat, now))
+                let refusal = refusal(pending, limit, why, tat, now);
+                if seat == Seat::Shared {
+                    self.count(pending.limit, |counts| &mut counts.shared);
+                }
+                Err(refusal)
             }
             Err(NotMade::Conflict) => {
                 pending.paid = Paid::Not;
@@ -328,8 +335,8 @@ impl Limiter {
         }
     }
 
-    /// Keeps the entries of this configuration from being taken by others. It costs next to nothing when nothing is due,
-    /// so it belongs on every tick, of roots that drain too.
+    /// Keeps the entries of this configuration from being taken by others. It costs next to nothing when
+    /// nothing is due, so it belongs on every tick, of roots that drain too.
     pub fn tick(&mut self, store: &dyn SharedStore, now: Instant) {
         self.secret.touch(&self.arena, store, now);
         for _ in 0..TOUCHED_PER_TICK.min(self.listed.len()) {

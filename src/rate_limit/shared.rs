@@ -149,11 +149,12 @@ impl Entry {
     }
 }
 
-/// Makes the buckets that other numbers wrote no emptier than empty by these, and says whether there was anything to do.
+/// Makes the buckets that other numbers wrote no emptier than empty by these, and says whether there was
+/// anything to do.
 ///
-/// It is done once, when a worker first uses the entry, and the entry says by which numbers. Were it done whenever a bucket
-/// looks too empty, a root with a large burst that drains and a new one with a small burst would take turns, and at each turn the old
-/// root's debits would be forgotten.
+/// It is done once, when a worker first uses the entry, and the entry says by which numbers. Were it done
+/// whenever a bucket looks too empty, a root with a large burst that drains and a new one with a small burst
+/// would take turns, and at each turn the old root's debits would be forgotten.
 fn adopt(body: &mut Vec<u8>, terms: Terms<'_>, now: Instant) -> bool {
     let length = terms.layout.bytes().saturating_add(NUMBERS_BYTES);
     if body.len() != length {

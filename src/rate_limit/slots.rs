@@ -1,18 +1,19 @@
 //! The buckets of a limit's keys in bounded room: sets of four slots, and one bucket for what finds none.
 //!
-//! A key uses its own slot. If it has none, it takes one whose bucket is full again, since nothing is lost with that. If
-//! all four are in use, it shares the set's fifth bucket with whoever else finds no slot.
+//! A key uses its own slot. If it has none, it takes one whose bucket is full again, since nothing is lost
+//! with that. If all four are in use, it shares the set's fifth bucket with whoever else finds no slot.
 //!
 //! # A key never gets more than its limit, whichever slots it has had
 //!
-//! The shared bucket bounds the bucket of every key that has no slot: its moment is no earlier than theirs. That is so
-//! for a key that never came, and stays so while a key spends from it. When a slot is taken from a key, the shared
-//! bucket moves to that slot's moment, unless it is later already. And a key that takes a slot starts from the moment of
-//! the shared bucket. A moment that has passed is a full bucket, so this is strict only while the set overflows, and for
-//! a worker whose reading of the clock is older than that of the one who took the slot.
+//! The shared bucket bounds the bucket of every key that has no slot: its moment is no earlier than theirs.
+//! That is so for a key that never came, and stays so while a key spends from it. When a slot is taken from a
+//! key, the shared bucket moves to that slot's moment, unless it is later already. And a key that takes a
+//! slot starts from the moment of the shared bucket. A moment that has passed is a full bucket, so this is
+//! strict only while the set overflows, and for a worker whose reading of the clock is older than that of the
+//! one who took the slot.
 //!
-//! Sharing a neighbour's slot instead would break that: as soon as a slot is free, the key would have a full bucket on
-//! top of what it had spent; and the neighbour would pay for it.
+//! Sharing a neighbour's slot instead would break that: as soon as a slot is free, the key would have a full
+//! bucket on top of what it had spent; and the neighbour would pay for it.
 
 use super::gcra::Tat;
 use crate::units::Instant;
@@ -24,10 +25,11 @@ const SET_BYTES: usize = WAYS * 16 + 8;
 
 /// Sets that stand in one entry of the arena.
 ///
-/// An entry is copied into the VM and out again, some 30 ns a KB and way, where the two calls take 600 ns; fewer and larger
-/// entries let more limits into the arena, but more often two workers write to one at the same time. With 16 sets an
-/// entry has 1.2 KB, 4,096 slots take 64 entries, of which the arena has room for 128 limits, and of 10,000 debits
-/// a second two meet within the same microsecond in the same entry in 0.02 % of all cases.
+/// An entry is copied into the VM and out again, some 30 ns a KB and way, where the two calls take 600 ns;
+/// fewer and larger entries let more limits into the arena, but more often two workers write to one at the
+/// same time. With 16 sets an entry has 1.2 KB, 4,096 slots take 64 entries, of which the arena has room for
+/// 128 limits, and of 10,000 debits a second two meet within the same microsecond in the same entry in 0.02 %
+/// of all cases.
 pub const SETS_PER_ENTRY: usize = 16;
 
 pub const ENTRY_BYTES: usize = SETS_PER_ENTRY * SET_BYTES;

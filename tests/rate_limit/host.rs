@@ -44,7 +44,8 @@ fn what_cannot_be_written_is_counted_and_on_error_decides() {
     }
 }
 
-/// The host's calls for each request when workers in turn ask for so many in a second, each at its own random moments.
+/// The host's calls for each request when workers in turn ask for so many in a second, each at its own random
+/// moments.
 fn calls_per_request(bucket: (u32, u32), workers: u64, per_second: u64, keyed: bool) -> (f64, f64) {
     let store = Watched::default();
     let mut limiters: Vec<_> = (0..workers)

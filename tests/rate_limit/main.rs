@@ -1,4 +1,5 @@
-//! What one worker's limiter says, against buckets that are kept in the plainest way; and what it asks the host for.
+//! What one worker's limiter says, against buckets that are kept in the plainest way; and what it asks the
+//! host for.
 
 #![allow(
     clippy::unwrap_used,

@@ -49,8 +49,8 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Two limits with one bucket and one with a bucket a key, none of which is leased. The time of a token is a whole
-    /// number of nanoseconds, so that both count the same.
+    /// Two limits with one bucket and one with a bucket a key, none of which is leased. The time of a token
+    /// is a whole number of nanoseconds, so that both count the same.
     #[test]
     fn one_worker_decides_as_plain_buckets_do(steps in prop::collection::vec(step(), 1..200)) {
         let store = MemStore::default();
@@ -100,7 +100,8 @@ proptest! {
                     Why::NeverSatisfiable | Why::Unavailable => None,
                 })),
             };
-            // Which of several limits refuses depends on what this worker knew before; whether one does, does not.
+            // Which of several limits refuses depends on what this worker knew before; whether one does, does
+            // not.
             prop_assert_eq!(found.is_ok(), expected.is_ok());
             if let Err((limit, retry_after)) = found {
                 let at = step.spends.iter().find(|spend| spend.0 == limit).unwrap();

@@ -65,7 +65,8 @@ fn measured(run: u64, newcomers: u32) -> u64 {
     let last = Spend { limit: LimitId(1), key: &[], cost: 1 };
     assert_eq!(active.admit(&store, NOW, &|| NOW, &[last]), Admission::Admitted);
     let came = |newcomer: u32| {
-        // It is refused by the second limit, of which this limiter knows nothing yet, so it leaves no trace in the first.
+        // It is refused by the second limit, of which this limiter knows nothing yet, so it leaves no trace
+        // in the first.
         let mut limiter = fresh.clone();
         shared(&mut limiter);
         let key = [&b"new"[..], &newcomer.to_le_bytes()].concat();
@@ -84,8 +85,8 @@ fn a_tenant_shares_with_a_thousand_others_in_one_case_of_fifty_seven() {
     assert_eq!(format!("{chance:.5}"), "0.01753");
     let measured: u64 = (0..RUNS).map(|run| measured(run.into(), NEWCOMERS)).sum();
     let total = f64::from(RUNS * NEWCOMERS);
-    // Newcomers of a run meet the same full sets. Both the number of these and of the newcomers that hit one vary;
-    // four standard deviations of both together are missed once in 16,000 changes of the hash.
+    // Newcomers of a run meet the same full sets. Both the number of these and of the newcomers that hit one
+    // vary; four standard deviations of both together are missed once in 16,000 changes of the hash.
     let sets = f64::from(RUNS * SETS);
     let deviation = chance * (1.0 / (sets * chance) + 1.0 / (total * chance)).sqrt();
     let share = measured as f64 / total;

@@ -167,7 +167,8 @@ fn sixteen_workers_admit_no_more_than_the_limits_in_any_interval() {
     check(16);
 }
 
-/// Asks much in a short time, and then nothing while leases grow old; the workers' bursts come together now and then.
+/// Asks much in a short time, and then nothing while leases grow old; the workers' bursts come together now
+/// and then.
 fn in_bursts(host: &Host<'_>, mut play: Play<'_>) {
     const BEAT: u64 = 5_000_000;
     while host.now() < play.scenario.ends {

@@ -56,8 +56,9 @@ impl Ledger {
 
     /// Admitted cost is at most rate x time + burst, for every limit, key and interval.
     ///
-    /// The most that any interval which ends at a decision has above rate x time is the running maximum below, so one
-    /// pass tells of all of them. It is exact: tokens are counted in units of 1 / fill_interval.
+    /// The most that any interval which ends at a decision has above rate x time is the running maximum
+    /// below, so one pass tells of all of them. It is exact: tokens are counted in units of 1 /
+    /// fill_interval.
     pub fn law(&self, settings: &[Setting]) -> Result<(), String> {
         let mut sorted: Vec<_> = self.admitted.iter().collect();
         sorted.sort_by_key(|decision| decision.at);
@@ -79,8 +80,9 @@ impl Ledger {
         Ok(())
     }
 
-    /// Nobody is refused by a bucket that must be full: one from which nothing that was admitted, and nothing that is being
-    /// decided, has taken a token for as long as it takes to fill, and for as long as a worker believes what it saw.
+    /// Nobody is refused by a bucket that must be full: one from which nothing that was admitted, and nothing
+    /// that is being decided, has taken a token for as long as it takes to fill, and for as long as a worker
+    /// believes what it saw.
     ///
     /// Returns how many refusals there were to look at.
     pub fn nothing_leaks(&self, settings: &[Setting]) -> Result<usize, String> {

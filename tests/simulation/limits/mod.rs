@@ -1,5 +1,5 @@
-//! Limits that workers share: their law over every interval, all or none, saturation, and wrong variants that the law
-//! must catch.
+//! Limits that workers share: their law over every interval, all or none, saturation, and wrong variants that
+//! the law must catch.
 
 #![allow(
     clippy::cast_precision_loss,

@@ -30,7 +30,8 @@ fn worker(host: &Host<'_>, mut play: Play<'_>) {
     }
 }
 
-/// `workers` that together ask for `times` as much as the limit gives, for `duration`, under conflicts and delays.
+/// `workers` that together ask for `times` as much as the limit gives, for `duration`, under conflicts and
+/// delays.
 #[track_caller]
 fn check(workers: usize, setting: &Setting, times: u32, duration: Duration, least: f64) {
     let rate = setting.bucket.tokens_per_fill * times;
