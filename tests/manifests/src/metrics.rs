@@ -169,7 +169,7 @@ mod tests {
             own: ["predictgate_requests", "predictgate_time_ms"].map(str::to_owned).into(),
             labels: ["model".to_owned()].into(),
         };
-        let problems = metrics.problems(query, &["a:b".into()].into());
+        let problems = metrics.problems(query, &BTreeSet::from(["a:b"]));
         assert_eq!(problems.len(), expected.len(), "{problems:?}");
         for (problem, expected) in problems.iter().zip(expected) {
             assert!(problem.contains(expected), "{problem}");
