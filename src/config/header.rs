@@ -89,6 +89,8 @@ impl At<'_> {
             self.report(format!("{} has the filter's own prefix, so a caller's is removed", quote(&name)));
             return None;
         }
+        // Envoy shows the host in HTTP/2's way, whichever way it came.
+        let name = if &*name == "host" { ":authority".into() } else { name };
         self.reading.headers.read(&name);
         Some(name)
     }

@@ -1,5 +1,6 @@
 //! What binds a caller to a target: the built filter in Envoy agrees with the library on every key.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use http::Method;
@@ -90,6 +91,24 @@ async fn every_value_of_a_header_counts_byte_for_byte_over_both_protocols() {
 }
 
 #[tokio::test]
+async fn the_host_is_a_header_like_any_other() {
+    let stage = Stage::configured(sticky_by(json!([{ "header": "Host" }]))).await;
+    let mut seen = BTreeSet::new();
+    for tenant in 0..10 {
+        let host = format!("tenant-{tenant}.models");
+        let client = stage.client().await.with_authority(&host);
+        let mut targets = BTreeSet::new();
+        for _ in 0..3 {
+            targets.insert(call(&client).await);
+            targets.insert(post(stage.envoy.addr, &[("host", host.as_bytes())]).await);
+        }
+        assert_eq!(targets.len(), 1, "{host}");
+        seen.extend(targets);
+    }
+    assert_eq!(seen.len(), 2);
+}
+
+#[tokio::test]
 async fn without_a_key_chance_decides() {
     let stage = Stage::configured(sticky_by(json!([{ "header": "x-user-id" }, "model"]))).await;
     let client = stage.client().await;
@@ -151,6 +170,17 @@ async fn an_address_of_ip_version_6_is_bound_too() {
     // A caller that chance dealt would be elsewhere in one of 2^20 rows at the least.
     for _ in 0..20 {
         assert_eq!(post(envoy, &[]).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn what_a_stranger_says_of_its_address_counts_nothing() {
+    let stage = Stage::configured(sticky_by(json!(["source_ip"]))).await;
+    let caller = Caller { address: Some("127.0.0.1:1".to_owned()), ..Caller::default() };
+    let expected = Native::of(stage.envoy.plugin()).target(&caller);
+    for host in 1..=20 {
+        let forwarded = format!("203.0.113.{host}");
+        assert_eq!(post(stage.envoy.addr, &[("x-forwarded-for", forwarded.as_bytes())]).await, expected);
     }
 }
 
