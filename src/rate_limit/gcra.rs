@@ -1,7 +1,7 @@
 //! The token bucket as one moment: the generic cell rate algorithm.
 //!
-//! A bucket is described by its theoretical arrival time, the moment at which it is full again ([ITU-T
-//! I.371], annex A). Admitting a cost moves that moment on by what the cost takes to refill; a cost is
+//! A bucket is described by its theoretical arrival time, the moment at which it is full again
+//! ([ITU-T I.371], annex A). Admitting a cost moves that moment on by what the cost takes to refill; a cost is
 //! admitted when afterwards the bucket is full within the time that an empty bucket takes.
 //!
 //! # The law
@@ -22,10 +22,10 @@
 //!
 //! # Tokens that are used later than they are debited
 //!
-//! A worker may debit many tokens at once, a lease, and use them for at most [`LEASE`]. What is used in [s,
-//! e] was debited in [s - LEASE, e], so the sum above is at most D' + W + LEASE, where D' is the depth to
-//! which debits may empty the bucket. With D' = D - LEASE, which as tokens is burst - rate x LEASE, that is D
-//! + W again: the law holds for uses.
+//! A worker may debit many tokens at once, a lease, and use them for at most [`LEASE`]. What is used in
+//! [s, e] was debited in [s - LEASE, e], so the sum above is at most D' + W + LEASE, where D' is the depth to
+//! which debits may empty the bucket. That is D + W again when D' is D - LEASE, which as tokens is
+//! burst - rate x LEASE: the law holds for uses.
 //!
 //! A cost between the two depths is admitted alone: when TAT + LEASE <= now, no debit of the last LEASE
 //! exists, since each leaves TAT behind its own moment. All debits from s - LEASE on then took at most now -
