@@ -59,6 +59,8 @@ impl Step<'_> {
     /// Makes the entry one of this configuration, and says whether it is one.
     fn take_over(&self, entry: &mut Entry, report: &mut Report) -> bool {
         if entry.config == self.slot.config {
+            // A root of another configuration that is older than this one does not take it over.
+            entry.since = entry.since.max(self.created);
             return true;
         }
         let is_new = *entry == Entry::default();

@@ -40,7 +40,6 @@ impl Scenario {
             // A worker that lost too many races tells with its next tick, and one that died was heard of by whoever
             // merged next.
             obeys_within: 4,
-            keeps_latch: true,
         }
     }
 }
@@ -60,7 +59,7 @@ pub fn play(
     let ledger = Rc::new(RefCell::new(Ledger::default()));
     let life: Life = {
         let (ledger, scenario) = (Rc::clone(&ledger), scenario.clone());
-        Rc::new(move |host| life(host, host, &scenario, &ledger, &worker))
+        Rc::new(move |host| life(host, &scenario, &ledger, &worker))
     };
     simulate(seed, workers, faults, Box::new(store), &life);
     drop(life);

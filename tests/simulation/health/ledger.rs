@@ -19,9 +19,23 @@ pub struct Ledger {
     next_probe: u64,
     /// Until when each target was ejected, and when that was said.
     pub ejected: Vec<(TargetId, Instant, Instant)>,
-    /// When the guard tripped, by the epoch of its configuration.
-    pub tripped: Vec<(u32, Instant)>,
+    trips: Vec<Trip>,
+    /// When roots were made, by the epoch of their configuration.
+    pub created: Vec<(u32, Instant)>,
+    /// When roots had arrived for good.
+    pub arrived: Vec<(u32, Instant)>,
+    /// The epochs of the roots that are in a call just now, and may have decided what they have not said yet.
+    pub deciding: Vec<u32>,
     pub happened: Happened,
+}
+
+/// A guard that has tripped.
+#[derive(Clone, Copy, Debug)]
+pub struct Trip {
+    pub epoch: u32,
+    /// When the root that says so was made.
+    created: Instant,
+    pub said: Instant,
 }
 
 /// Counts by which a test knows that what it checks did happen.
@@ -30,11 +44,15 @@ pub struct Happened {
     pub requests: u64,
     pub ejections: u64,
     pub refusals: u64,
+    /// Rows of failures that ejected, or would have.
+    pub rows: u64,
     pub returns: u64,
     pub failed_probes: u64,
     pub roll_backs: u64,
     pub probes: u64,
     pub obeyed: u64,
+    /// Roots that found a latch although another guard had been in force.
+    pub clean_starts: u64,
 }
 
 impl Ledger {
@@ -49,20 +67,25 @@ impl Ledger {
         &mut self,
         events: &[Event],
         policy: &Policy,
-        epoch: u32,
+        (epoch, created): (u32, Instant),
         before: &Standing,
         after: &Standing,
-        now: Instant,
+        said: Instant,
     ) {
         for event in events {
+            if let Event::Ejected { cause: Cause::ConsecutiveFailures, .. }
+            | Event::RefusedByMax { cause: Cause::ConsecutiveFailures, .. } = event
+            {
+                self.happened.rows += 1;
+            }
             match *event {
                 Event::Ejected { cause: Cause::FailedProbe, target, until, .. } => {
                     self.happened.failed_probes += 1;
-                    self.ejected.push((target, until, now));
+                    self.ejected.push((target, until, said));
                 }
                 Event::Ejected { target, until, .. } => {
                     self.happened.ejections += 1;
-                    self.ejected.push((target, until, now));
+                    self.ejected.push((target, until, said));
                     // A guard that tripped in the same call has taken weight away after the ejection.
                     if before.tripped == after.tripped {
                         self.check_percent(policy, after);
@@ -72,7 +95,7 @@ impl Ledger {
                 Event::Returned { .. } => self.happened.returns += 1,
                 Event::RolledBack { .. } => {
                     self.happened.roll_backs += 1;
-                    self.tripped.push((epoch, now));
+                    self.trips.push(Trip { epoch, created, said });
                 }
                 Event::Cleared { .. } => {}
             }
@@ -107,10 +130,33 @@ impl Ledger {
         }
     }
 
-    fn probe_begins(&mut self, target: TargetId, now: Instant) -> u64 {
-        let on_their_way = |(_, it, began): &&(u64, TargetId, Instant)| {
-            *it == target && now.since(*began) < PROBE_EXPIRES
+    /// The latches of a guard that no newer configuration with another guard may have cleared.
+    pub fn trips_that_hold(&self, epoch: u32) -> Vec<Trip> {
+        let is_newer = |trip: &Trip| {
+            self.created.iter().any(|(other, created)| *other != trip.epoch && trip.created < *created)
         };
+        self.trips.iter().filter(|trip| trip.epoch == epoch && !is_newer(trip)).copied().collect()
+    }
+
+    /// A call of a root is over.
+    pub fn decided(&mut self, epoch: u32) {
+        let at = self.deciding.iter().position(|it| *it == epoch).expect("a call began");
+        self.deciding.swap_remove(at);
+    }
+
+    /// A root that was made after another guard had been in force finds only a latch of the time since.
+    pub fn check_starts_clean(&mut self, epoch: u32, created: Instant) {
+        let others = self.arrived.iter().filter(|(other, at)| *other != epoch && *at < created);
+        let Some((_, last)) = others.max_by_key(|(_, at)| *at).copied() else { return };
+        self.happened.clean_starts += 1;
+        let is_new = self.trips.iter().any(|trip| trip.epoch == epoch && last < trip.said);
+        let may_be_new = is_new || self.deciding.contains(&epoch);
+        self.check(may_be_new, || format!("an old latch of epoch {epoch} came back at {created:?}"));
+    }
+
+    fn probe_begins(&mut self, target: TargetId, now: Instant) -> u64 {
+        let on_their_way =
+            |(_, it, began): &&(u64, TargetId, Instant)| *it == target && now.since(*began) < PROBE_EXPIRES;
         let other = self.probes.iter().find(on_their_way).copied();
         self.check(other.is_none(), || format!("two probes to {target:?}: {other:?} and one at {now:?}"));
         self.next_probe += 1;

@@ -6,13 +6,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use predictgate::arena::DRAIN;
-use predictgate::health::{Effects, Health, Observation, Origin, Probe, Standing};
+use predictgate::health::{Effects, Health, Observation, Origin, Standing};
 use predictgate::outcome::Outcome;
 use predictgate::policy::Policy;
 use predictgate::rng::Rng;
 use predictgate::split::{Draw, choose};
-use predictgate::store::SharedStore;
-use predictgate::units::{Instant, Share, TargetId, WallTime};
+use predictgate::store::{MemStore, SharedStore};
+use predictgate::units::{Instant, Share, WallTime};
 
 use super::ledger::{Ledger, ProbeFlight};
 use super::{CANARY, DIRECT, MODEL, ROLLOUT, Setting, TARGETS, policy};
@@ -32,8 +32,6 @@ pub struct Scenario {
     pub odds_of_failure: u64,
     /// In so many ticks a root must obey what was decided before the first of them.
     pub obeys_within: u32,
-    /// Whether an update keeps a latch: none of the settings has another epoch.
-    pub keeps_latch: bool,
 }
 
 /// The parts of a worker that a wrong variant replaces.
@@ -42,24 +40,17 @@ pub trait Worker {
         host.is_newest()
     }
 
-    fn created(&self, host: &Host<'_>) -> Instant {
-        host.now()
+    fn created(&self, now: Instant) -> Instant {
+        now
+    }
+
+    fn shares(&self) -> bool {
+        true
     }
 
     /// The policy by which the worker judges.
     fn judged_by(&self, policy: &Policy) -> Policy {
         policy.clone()
-    }
-
-    fn probe(
-        &self,
-        health: &mut Health,
-        store: &dyn SharedStore,
-        policy: &Policy,
-        target: TargetId,
-        now: Instant,
-    ) -> Option<Probe> {
-        health.probe(store, policy, MODEL, target, now)
     }
 }
 
@@ -73,6 +64,7 @@ struct Root<'a, 'h> {
     store: &'a dyn SharedStore,
     scenario: &'a Scenario,
     setting: Setting,
+    created: Instant,
     policy: Policy,
     judged_by: Policy,
     health: Health,
@@ -84,23 +76,22 @@ struct Root<'a, 'h> {
     ticked: Vec<Instant>,
 }
 
-pub fn life(
-    host: &Host<'_>,
-    store: &dyn SharedStore,
-    scenario: &Scenario,
-    ledger: &Rc<RefCell<Ledger>>,
-    worker: &dyn Worker,
-) {
+pub fn life(host: &Host<'_>, scenario: &Scenario, ledger: &Rc<RefCell<Ledger>>, worker: &dyn Worker) {
+    let own = MemStore::default();
+    let store: &dyn SharedStore = if worker.shares() { host } else { &own };
     let setting = scenario.settings[host.root() as usize % scenario.settings.len()];
     let seed = (0..64).fold(0, |seed, _| seed << 1 | u64::from(host.one_in(2)));
     let policy = policy(setting);
+    let created = host.now();
+    ledger.borrow_mut().created.push((setting.epoch, created));
     let judged_by = worker.judged_by(&policy);
-    let origin = Origin { instance: b"filter", seed, created: worker.created(host), drain: DRAIN };
+    let origin = Origin { instance: b"filter", seed, created: worker.created(created), drain: DRAIN };
     let mut root = Root {
         host,
         store,
         scenario,
         setting,
+        created,
         health: Health::new(&judged_by, origin),
         policy,
         judged_by,
@@ -114,7 +105,7 @@ pub fn life(
         // A root that is not the newest gets no new requests, and finishes those that it has.
         if host.is_newest() {
             for _ in 0..scenario.requests_per_tick {
-                root.request(tick, worker);
+                root.request(tick);
             }
         }
         for at in (0..root.pending.len()).rev() {
@@ -135,7 +126,7 @@ impl Root<'_, '_> {
         self.rng.below(NonZeroU64::new(bound).expect("a choice of at least one"))
     }
 
-    fn request(&mut self, tick: u32, worker: &dyn Worker) {
+    fn request(&mut self, tick: u32) {
         let now = self.host.now();
         let draw = Draw::at_random(self.rng.next_u64());
         let mut seen = Observation {
@@ -159,7 +150,7 @@ impl Root<'_, '_> {
             let bound_to = choose(in_force.without_ejections(), || draw).unwrap();
             seen.target = choose(in_force.iter(), || draw).unwrap();
             if standing.share_of(bound_to) == Share::NONE {
-                seen.probe = worker.probe(&mut self.health, self.store, &self.judged_by, bound_to, now);
+                seen.probe = self.health.probe(self.store, &self.judged_by, MODEL, bound_to, now);
                 if seen.probe.is_some() {
                     seen.target = bound_to;
                     flight = Some(ProbeFlight::begin(self.ledger, bound_to, now));
@@ -186,8 +177,9 @@ impl Root<'_, '_> {
             Outcome::Success
         };
         let before = self.health.standing(MODEL).clone();
+        self.ledger.borrow_mut().deciding.push(self.setting.epoch);
         let effects = self.health.record(self.store, &self.judged_by, &seen);
-        self.take(&before, &effects, seen.now);
+        self.take(&before, &effects);
     }
 
     fn tick(&mut self, worker: &dyn Worker) {
@@ -195,16 +187,19 @@ impl Root<'_, '_> {
         let is_newest = worker.is_newest(self.host);
         let before = self.health.standing(MODEL).clone();
         let wall = WallTime::default();
+        self.ledger.borrow_mut().deciding.push(self.setting.epoch);
         let effects = self.health.tick(self.store, &self.judged_by, began, wall, is_newest);
         self.ticked.push(began);
-        self.take(&before, &effects, began);
+        self.take(&before, &effects);
         self.check_obedience(began);
     }
 
-    fn take(&self, before: &Standing, effects: &Effects, now: Instant) {
+    fn take(&self, before: &Standing, effects: &Effects) {
         let mut ledger = self.ledger.borrow_mut();
         let after = self.health.standing(MODEL);
-        ledger.events(&effects.events, &self.policy, self.setting.epoch, before, after, now);
+        ledger.decided(self.setting.epoch);
+        let said = self.host.now();
+        ledger.events(&effects.events, &self.policy, (self.setting.epoch, self.created), before, after, said);
         ledger.check_someone_answers(&self.policy, after);
     }
 
@@ -226,14 +221,18 @@ impl Root<'_, '_> {
                 });
             }
         }
-        if !self.scenario.keeps_latch {
-            return;
-        }
-        for (_, said) in ledger.tripped.clone() {
-            if self.must_know(said) {
+        for trip in ledger.trips_that_hold(self.setting.epoch) {
+            if self.must_know(trip.said) {
                 ledger.happened.obeyed += 1;
-                ledger.check(standing.is_tripped(ROLLOUT), || format!("the latch of {said:?} is lost at {now:?}"));
+                ledger.check(standing.is_tripped(ROLLOUT), || format!("{trip:?} is lost at {now:?}"));
             }
+        }
+        let arrived = self.scenario.obeys_within as usize;
+        if self.ticked.len() == arrived {
+            ledger.arrived.push((self.setting.epoch, now));
+        }
+        if self.ticked.len() == 1 && standing.is_tripped(ROLLOUT) {
+            ledger.check_starts_clean(self.setting.epoch, self.created);
         }
     }
 }

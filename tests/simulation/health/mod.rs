@@ -32,7 +32,8 @@ pub struct Setting {
 
 /// Times are short, so that a target goes out and comes back within seconds.
 pub fn policy(setting: Setting) -> Policy {
-    let Setting { weights: [canary, other, stable], max_ejection_percent, consecutive_failures, epoch } = setting;
+    let Setting { weights: [canary, other, stable], max_ejection_percent, consecutive_failures, epoch } =
+        setting;
     let text = format!(
         r#"{{ "models": [ {{
             "name": "model",

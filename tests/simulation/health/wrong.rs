@@ -1,1 +1,92 @@
+//! Wrong variants, which the laws must catch.
 
+use predictgate::policy::Policy;
+use predictgate::store::{Conflict, MemStore, SharedStore, Version};
+use predictgate::units::{Instant, Share};
+
+use super::law::{FAULTS, law, play};
+use super::life::{Right, Scenario, Worker};
+use crate::explore::first_broken;
+
+#[track_caller]
+fn check_caught(wanted: &str, law: impl Fn(u64) -> Result<(), String>) {
+    let broken = first_broken(|seed| match law(seed) {
+        Err(broken) if broken.contains(wanted) => Err(broken),
+        _ => Ok(()),
+    });
+    assert_ne!(broken, None, "no run broke the law that says {wanted:?}");
+}
+
+/// A store in which the last who writes wins.
+#[derive(Default)]
+struct Blind(MemStore);
+
+impl SharedStore for Blind {
+    fn load(&self, key: &str) -> (Option<Vec<u8>>, Version) {
+        self.0.load(key)
+    }
+
+    fn store(&self, key: &str, value: &[u8], _: Version) -> Result<(), Conflict> {
+        self.0.store(key, value, self.0.load(key).1)
+    }
+}
+
+#[test]
+fn two_probes_and_lost_latches_are_caught_when_the_last_writer_wins() {
+    for wanted in ["two probes", "is lost", "ejected at"] {
+        check_caught(wanted, |seed| {
+            law(&play(seed, 4, FAULTS, &Scenario::drawn(seed), Blind::default(), Right))
+        });
+    }
+}
+
+/// Ejects as much as it likes.
+struct Unbounded;
+
+impl Worker for Unbounded {
+    fn judged_by(&self, policy: &Policy) -> Policy {
+        let mut policy = policy.clone();
+        let detection = policy.models[0].outlier_detection.as_mut().unwrap();
+        detection.max_ejection_percent = Share::WHOLE;
+        policy
+    }
+}
+
+#[test]
+fn more_than_the_percent_is_caught() {
+    check_caught("are out, more than", |seed| {
+        law(&play(seed, 2, FAULTS, &Scenario::drawn(seed), MemStore::default(), Unbounded))
+    });
+}
+
+/// Has a store of its own.
+struct Deaf;
+
+impl Worker for Deaf {
+    fn shares(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn workers_that_do_not_hear_of_each_other_are_caught() {
+    check_caught("ejected at", |seed| {
+        law(&play(seed, 2, FAULTS, &Scenario::drawn(seed), MemStore::default(), Deaf))
+    });
+}
+
+/// Does not know which configuration is older.
+struct Timeless;
+
+impl Worker for Timeless {
+    fn created(&self, now: Instant) -> Instant {
+        Instant::from_nanos(now.as_nanos().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16)
+    }
+}
+
+#[test]
+fn an_older_configuration_that_clears_the_latch_of_a_newer_one_is_caught() {
+    check_caught("is lost", |seed| {
+        law(&play(seed, 3, FAULTS, &Scenario::alternating(seed), MemStore::default(), Timeless))
+    });
+}
