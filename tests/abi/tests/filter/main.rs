@@ -3,10 +3,12 @@
 mod accounting;
 mod budget;
 mod configuration;
+mod gate;
 mod holds;
 mod hostile;
 mod identity;
 mod knob;
+mod limits;
 mod refusals;
 mod request;
 mod roots;
