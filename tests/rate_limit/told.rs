@@ -1,5 +1,6 @@
 //! What is said and kept: shadow mode, updates, refusals, and where the arena has no room.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -113,4 +114,30 @@ fn a_full_arena_is_counted_and_leaves_a_worker_its_own_buckets() {
     assert!(!counts.contains_key(&first));
     assert!(0 < counts[&second].alone && 0 < counts[&keyed].alone, "{counts:?}");
     assert_eq!(store.len(), 1);
+}
+
+#[test]
+fn a_bucket_that_was_seen_empty_before_a_debit_was_given_back_is_looked_at_again() {
+    let store = MemStore::default();
+    let add = || {
+        let mut limiter = limiter(64);
+        let full = limiter.add(None, &rate("full", 1, 1, SECOND), false);
+        let empty = limiter.add(None, &rate("empty", 1, 1, SECOND), false);
+        (limiter, full, empty)
+    };
+    let ((mut one, full, empty), (other, ..), (mut third, ..)) = (add(), add(), add());
+    assert_eq!(admitted(&mut third, &store, START, empty, 1), 1);
+    let other = RefCell::new(other);
+    // The clock is read between a debit and its return.
+    let clock = || {
+        assert_eq!(admitted(&mut other.borrow_mut(), &store, START, full, 1), 0);
+        START
+    };
+    let refused = one.admit(&store, START, &clock, &[spend(full, b""), spend(empty, b"")]);
+    assert!(matches!(refused, Admission::Refused(Refusal { limit, .. }) if limit == empty));
+    let at = |millis| {
+        let now = START.after(Duration::from_millis(millis));
+        admitted(&mut other.borrow_mut(), &store, now, full, 1)
+    };
+    assert_eq!((at(19), at(20)), (0, 1));
 }
