@@ -197,6 +197,7 @@ pub struct Answer {
     pub versions: Vec<String>,
     pub sent_sha256: String,
     pub error_info: Option<ErrorInfo>,
+    pub retry_info: Option<RetryInfo>,
 }
 
 /// `google.rpc.ErrorInfo` of a status.
@@ -204,6 +205,14 @@ pub struct Answer {
 pub struct ErrorInfo {
     pub reason: String,
     pub domain: String,
+}
+
+/// `google.rpc.RetryInfo` of a status.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryInfo {
+    /// In the JSON form of `google.protobuf.Duration`: seconds, such as `1.500s`.
+    pub retry_delay: String,
 }
 
 /// A Python program that is spoken to by lines and ends with this value.

@@ -53,6 +53,9 @@ fn main() -> Result<ExitCode> {
         a_rewritten_call_is_what_the_configuration_says,
         a_tensor_of_4_mib_survives_the_rewriting,
         a_gzip_message_that_would_be_rewritten_reaches_no_server,
+        an_exceeded_limit_tells_the_client_when_to_come_again,
+        a_cost_above_the_burst_tells_the_client_never_to_come_again,
+        rest_reads_an_exceeded_limit_in_the_headers,
         an_administrative_call_reaches_no_server,
         a_client_cannot_name_the_cluster_itself,
         a_client_that_asks_is_told_the_decision,
@@ -105,14 +108,23 @@ impl Stage {
     }
 }
 
-/// The quickstart, and a model `nightly` that no server has: it is rewritten to what `resnet` calls `canary`.
+/// The quickstart, and models that no server has: `nightly` is rewritten to what `resnet` calls `canary`, and the
+/// limited ones are `resnet` under limits that hardly fill while the tests run.
 async fn start_envoy(servers: &TensorFlow) -> Result<Envoy> {
     let scenario = Scenario::shipped("quickstart")?.reconfigured(|configuration| {
         let rewrite = json!({ "model": "resnet", "label": "canary" });
         let canary = json!({ "cluster": "tfs-v2", "headers": { "x-model-pool": "v2" }, "rewrite": rewrite });
         let routes = json!([{ "split": [{ "target": "canary" }] }]);
         let nightly = json!({ "name": "nightly", "targets": { "canary": canary }, "routes": routes });
-        configuration["models"].as_array_mut().unwrap().push(nightly);
+        let limited = |name, cost| {
+            let stable = json!({ "cluster": "tfs-v1", "rewrite": { "model": "resnet" } });
+            let bucket = json!({ "max_tokens": 4, "tokens_per_fill": 1, "fill_interval": "1000s" });
+            let limit = json!({ "name": "small", "cost": cost, "token_bucket": bucket });
+            let routes = json!([{ "split": [{ "target": "stable" }] }]);
+            json!({ "name": name, "targets": { "stable": stable }, "routes": routes, "rate_limits": [limit] })
+        };
+        let models = configuration["models"].as_array_mut().unwrap();
+        models.extend([nightly, limited("metered", "batch"), limited("counted", "request")]);
     })?;
     let scenario = scenario.host("tfs-v1", servers.v1.grpc, servers.v1.rest);
     let envoy = scenario.host("tfs-v2", servers.v2.grpc, servers.v2.rest).start().await?;
@@ -288,6 +300,63 @@ fn a_tensor_of_4_mib_survives_the_rewriting(stage: &mut Stage) {
 fn a_gzip_message_that_would_be_rewritten_reaches_no_server(stage: &mut Stage) {
     let request = json!({ "model": "nightly", "count": 1000, "gzip": true });
     check_refused_by_filter(stage, request, "INVALID_ARGUMENT", "rewrite_impossible");
+}
+
+/// A value of `retry-after` or the like, of a limit that fills by one token in 1,000 seconds: it is missing so many
+/// tokens, and a call cannot take a second.
+#[track_caller]
+fn assert_filled_in(seconds: f64, tokens: f64) {
+    assert!((1000.0 * tokens - 100.0..=1000.0 * tokens).contains(&seconds), "{seconds} for {tokens} tokens");
+}
+
+fn an_exceeded_limit_tells_the_client_when_to_come_again(stage: &mut Stage) {
+    let asked = json!({ "model": "metered", "values": [1, 2, 5] });
+    let (answer, by) = stage.call(&asked);
+    assert_eq!((answer.code.as_str(), answer.values, by), ("OK", vec![2.5, 3.0, 4.5], BY_V1));
+    let (answer, by) = stage.call(&asked);
+    assert_eq!((answer.code.as_str(), by), ("RESOURCE_EXHAUSTED", BY_NONE));
+    assert_eq!(answer.details, "limit small has 1 of 4 left and this costs 3");
+    let info = ErrorInfo { reason: "rate_limited".to_owned(), domain: "predictgate".to_owned() };
+    assert_eq!(answer.error_info, Some(info));
+    let delay = answer.retry_info.unwrap().retry_delay;
+    let delay: f64 = delay.strip_suffix('s').unwrap().parse().unwrap();
+    assert_filled_in(delay, 2.0);
+    let trailer = |name: &str| answer.trailers.get(name).map_or("", String::as_str);
+    assert_eq!(trailer("x-predictgate-reason"), "rate_limited");
+    // Programs that know only whole numbers are told to come later, not earlier.
+    let seconds = delay.ceil();
+    assert_eq!(trailer("retry-after"), seconds.to_string());
+    assert_eq!(trailer("grpc-retry-pushback-ms"), (1000.0 * delay).ceil().to_string());
+    assert_eq!(trailer("ratelimit"), format!("\"small\";r=1;t={seconds}"));
+    assert_eq!(trailer("ratelimit-policy"), "\"small\";q=4;w=4000");
+}
+
+fn a_cost_above_the_burst_tells_the_client_never_to_come_again(stage: &mut Stage) {
+    let (answer, by) = stage.call(&json!({ "model": "metered", "values": [1, 2, 3, 4, 5] }));
+    assert_eq!((answer.code.as_str(), by), ("RESOURCE_EXHAUSTED", BY_NONE));
+    assert_eq!(answer.details, "this costs 5, more than the 4 that limit small ever lets pass at once");
+    assert_eq!(
+        (answer.error_info.map(|it| it.reason), answer.retry_info),
+        (Some("rate_limited".to_owned()), None)
+    );
+    let trailer = |name: &str| answer.trailers.get(name).map(String::as_str);
+    assert_eq!(trailer("grpc-retry-pushback-ms"), Some("-1"));
+    assert_eq!(trailer("retry-after"), None);
+    assert_eq!(trailer("ratelimit-policy"), Some("\"small\";q=4;w=4000"));
+}
+
+fn rest_reads_an_exceeded_limit_in_the_headers(stage: &mut Stage) {
+    let path = "/v1/models/counted";
+    let before = stage.executed();
+    for _ in 0..4 {
+        // No server has the name, but the limit has let it pass to one.
+        assert_eq!(rest(stage.addr, "GET", path, "").unwrap().0, 200);
+    }
+    let (status, body) = rest(stage.addr, "GET", path, "").unwrap();
+    assert_eq!(status, 429);
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body, json!({ "error": "limit small has 0 of 4 left and this costs 1" }));
+    assert_eq!(stage.executed(), before);
 }
 
 fn an_administrative_call_reaches_no_server(stage: &mut Stage) {

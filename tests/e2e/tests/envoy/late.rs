@@ -19,6 +19,11 @@ async fn start(identity: Value, holds_headers: bool) -> Stage {
     let stage = Stage::with(|scenario| {
         let scenario = scenario.reconfigured(|configuration| {
             configuration["identity"] = identity;
+            configuration["models"][0]["rate_limits"] = json!([{
+                "name": "limited",
+                "match": { "headers": [{ "name": "x-limited", "present": true }] },
+                "token_bucket": { "max_tokens": 2, "tokens_per_fill": 1, "fill_interval": "1h" },
+            }]);
             alias(configuration);
         })?;
         Ok(scenario.filter(|filter| filter["allow_on_headers_stop_iteration"] = json!(holds_headers)))
@@ -118,6 +123,26 @@ async fn a_body_without_a_header_decides_whether_it_may_pass() {
         values(&predict(&stage, &GRPC, &latest, MIB).await);
         assert_arrived(&stage.pools.v1, &latest);
         assert_eq!(stage.executed(), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_no_header_names_is_limited_by_its_body() {
+    for (what, stage) in stages().await {
+        eprintln!("{what}");
+        let limited = [&GRPC[..], &[("x-limited", b"yes")]].concat();
+        let latest = [spec(MODEL, None), input(&X)].concat();
+        for size in [MIB, 1] {
+            values(&predict(&stage, &limited, &latest, size).await);
+        }
+        let behind = [input(&numbers(10_240)), spec(MODEL, None)].concat();
+        for (message, size) in [(&latest, MIB), (&latest, 1), (&behind, 10_000)] {
+            assert_refused(&predict(&stage, &limited, message, size).await, "8", "rate_limited");
+        }
+        assert_eq!(stage.pools.v1.counts().arrived.of(Rpc::Predict), 2);
+        assert_eq!(stage.executed(), (2, 0));
+        // Whom the limit does not match is served as before.
+        values(&predict(&stage, &GRPC, &latest, MIB).await);
     }
 }
 
