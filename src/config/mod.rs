@@ -101,6 +101,7 @@ fn policy(root: At<'_>) -> Option<Policy> {
     }
     let (mut models, names) = object.need("models").map(model::models).unwrap_or_default();
     let mut rate_limits = object.get("rate_limits").map(limit::limits).unwrap_or_default();
+    let histograms = object.get("metrics").and_then(|at| histograms(at, models.len())).unwrap_or_default();
     let counts_examples = number(&mut models, &mut rate_limits);
     Some(Policy {
         identity,
@@ -114,7 +115,7 @@ fn policy(root: At<'_>) -> Option<Policy> {
             .and_then(|it| it.choice(&ADMIN_METHODS))
             .unwrap_or_default(),
         explain: object.get("explain").and_then(explain),
-        histograms: object.get("metrics").and_then(histograms).unwrap_or_default(),
+        histograms,
         state_namespace: object
             .get("state_namespace")
             .and_then(At::state_namespace)
@@ -158,7 +159,14 @@ fn explain(at: At<'_>) -> Option<Explain> {
     })
 }
 
-fn histograms(at: At<'_>) -> Option<Histograms> {
-    let object = at.object(&["histograms"])?;
-    object.get("histograms")?.choice(&[("target", Histograms::Target), ("model", Histograms::Model)])
+/// A histogram takes some 10 KB in Envoy.
+const MAX_HISTOGRAM_MODELS: usize = 200;
+
+fn histograms(at: At<'_>, models: usize) -> Option<Histograms> {
+    let at = at.object(&["histograms"])?.get("histograms")?;
+    let histograms = at.choice(&[("target", Histograms::Target), ("model", Histograms::Model)])?;
+    if histograms == Histograms::Model && MAX_HISTOGRAM_MODELS < models {
+        at.report(format!("found {models} models, expected at most {MAX_HISTOGRAM_MODELS} for \"model\""));
+    }
+    Some(histograms)
 }

@@ -10,9 +10,10 @@ use crate::key::{Caller, Key};
 use crate::matching::Subject;
 use crate::policy::{Limit, Model};
 use crate::rate_limit::{Admission, Cost, LimitId, Refusal, Spend, Why};
+use crate::units::Mode;
 use crate::verdict::{Exceeded, LocalReply, Reason, escape};
 
-/// What there is to count of a request, as far as it is known.
+/// What there is to count, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
     /// The leading dimension of the inputs, the largest; one where none is known.
@@ -27,6 +28,22 @@ impl Extent {
             Cost::Batch => self.examples,
             Cost::Bytes => self.bytes,
         }
+    }
+}
+
+/// What a request has shown of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Of all messages together.
+    pub all: Extent,
+    /// Of the current message, the only one unless the request is a stream.
+    pub message: Extent,
+}
+
+impl Shown {
+    /// What a request of one message has shown.
+    pub const fn once(message: Extent) -> Self {
+        Self { all: message, message }
     }
 }
 
@@ -71,9 +88,15 @@ impl Bill {
     }
 
     /// Spends what is not spent yet, from all limits or from none.
-    pub fn settle(&mut self, world: &mut World<'_>, extent: Extent) -> Result<(), LocalReply> {
+    pub fn settle(&mut self, world: &mut World<'_>, shown: Shown) -> Result<(), LocalReply> {
+        let extent = shown.all;
         if self.items.is_empty() || self.spent == Some(extent) {
             return Ok(());
+        }
+        if self.spent.is_some()
+            && let Some(refusal) = self.never(world, shown.message)
+        {
+            return Err(refusal);
         }
         let mut few = [Spend { limit: LimitId(0), key: &[], cost: 0 }; FEW];
         let mut many = Vec::new();
@@ -100,6 +123,24 @@ impl Bill {
         }
         self.spent = Some(extent);
         Ok(())
+    }
+
+    /// The refusal of a message that has come to cost more than a limit ever lets pass, although each part of it that was
+    /// spent could have passed.
+    fn never(&self, world: &World<'_>, message: Extent) -> Option<LocalReply> {
+        self.items.iter().find_map(|item| {
+            let cost = message.of(item.cost);
+            let (_, limit) = world.policy.limit(item.limit)?;
+            let quota = world.local.limits.quota(item.limit)?;
+            let refuses = limit.rate.mode == Mode::Enforce && quota.tokens < cost;
+            let refusal = Refusal {
+                limit: item.limit,
+                why: Why::NeverSatisfiable,
+                remaining: 0,
+                full_in: Duration::ZERO,
+            };
+            refuses.then(|| reply(world, refusal, cost))
+        })
     }
 
     fn owed(&self, extent: Extent) -> impl Iterator<Item = Spend<'_>> {

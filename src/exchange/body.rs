@@ -1,6 +1,6 @@
 //! What the pieces of a request's body decide.
 
-use super::bill::Extent;
+use super::bill::{Extent, Shown};
 use super::decide::{Destination, Request};
 use super::{Decision, Exchange, IdentityResult, Pending, Stage, Why, World, forward};
 use crate::identity::{Malformed, Progress, Scanner};
@@ -136,7 +136,7 @@ impl Exchange {
         ends: bool,
     ) -> Result<(), Verdict> {
         self.read_on(world.policy, scanner, body, 0, ends)?;
-        self.settle(world, extent(scanner))
+        self.settle(world, shown(scanner))
     }
 
     /// Shows the scanner the body from an offset on, and refuses what it finds wrong.
@@ -181,7 +181,7 @@ impl Exchange {
         }
         self.identity = IdentityResult::Body;
         let Pending { headers, method, scanner } = pending;
-        self.decide(world, Request { headers, method: *method, spec, extent: extent(scanner), is_late })
+        self.decide(world, Request { headers, method: *method, spec, shown: shown(scanner), is_late })
     }
 
     fn rewrite(
@@ -222,8 +222,10 @@ impl Exchange {
     }
 }
 
-fn extent(scanner: &Scanner) -> Extent {
-    Extent { examples: scanner.examples().max(1), bytes: scanner.bytes() }
+fn shown(scanner: &Scanner) -> Shown {
+    let (examples, bytes) = scanner.sizes();
+    let all = Extent { examples: scanner.examples().max(1), bytes: scanner.bytes() };
+    Shown { all, message: Extent { examples, bytes } }
 }
 
 /// Lets the scanner see the body from one offset to another.

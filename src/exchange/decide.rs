@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use super::World;
-use super::bill::Extent;
+use super::bill::Shown;
 use super::choice::Choice;
 use crate::headers::Headers;
 use crate::health::Probe;
@@ -24,7 +24,7 @@ pub struct Request<'r> {
     pub headers: &'r Headers,
     pub method: Method,
     pub spec: &'r ModelSpec,
-    pub extent: Extent,
+    pub shown: Shown,
     /// The headers have gone on, so that no target can be reached that they do not lead to.
     pub is_late: bool,
 }
@@ -143,12 +143,12 @@ fn within_limits(
     model: Option<&Model>,
     request: Request<'_>,
 ) -> Result<(), LocalReply> {
-    let Request { headers, method, spec, extent, .. } = request;
+    let Request { headers, method, spec, shown, .. } = request;
     let subject = Subject { method, asked: &spec.asked, signature: &spec.signature, headers };
     let caller = Caller { headers, method, model: &spec.name, asked: &spec.asked, host: world.host };
     let mut bill = std::mem::take(&mut world.local.bill);
     bill.begin(model, &world.policy.rate_limits, subject, &caller);
-    let settled = bill.settle(world, extent);
+    let settled = bill.settle(world, shown);
     world.local.bill = bill;
     settled
 }

@@ -32,7 +32,7 @@ use crate::rate_limit::Limiter;
 use crate::rng::Rng;
 use crate::units::{Asked, Instant, ModelId, RouteId, TargetId};
 use crate::verdict::{LocalReply, Protocol, Reason, Verdict};
-use bill::{Bill, Extent};
+use bill::{Bill, Extent, Shown};
 use decide::{Destination, Request, decide};
 use identity::{compression, spec_of_headers};
 
@@ -109,6 +109,8 @@ pub struct Sent {
     pub deadline: Option<Duration>,
     /// It is a stream of messages, whose length says nothing of the target.
     pub streams: bool,
+    /// The health of the target is watched.
+    pub is_watched: bool,
 }
 
 /// One request.
@@ -205,7 +207,7 @@ impl Exchange {
         self.decision
     }
 
-    /// Where it was sent, if to a target whose health is watched; also when it was refused after that was decided.
+    /// Where it was sent, if to a target; also when it was refused after that was decided.
     pub const fn sent(&self) -> Option<Sent> {
         self.sent
     }
@@ -243,7 +245,16 @@ impl Exchange {
                 self.identity = IdentityResult::Path;
                 let length = if ends { Some(0) } else { announced_length(&headers) };
                 let extent = Extent { examples: 1, bytes: length.unwrap_or(0) };
-                match self.decide(world, Request { headers: &headers, method, spec: &spec, extent, is_late: false }) {
+                match self.decide(
+                    world,
+                    Request {
+                        headers: &headers,
+                        method,
+                        spec: &spec,
+                        shown: Shown::once(extent),
+                        is_late: false,
+                    },
+                ) {
                     Err(refusal) => refusal,
                     Ok(destination) => {
                         if length.is_none() && self.bill.is_some() {
@@ -294,14 +305,13 @@ impl Exchange {
             Stage::Following(scanner) => self.follow(world, scanner, body, ends),
             Stage::Counting(before) => {
                 let bytes = before.saturating_add(body.length as u64);
-                match self.settle(world, Extent { examples: 1, bytes }) {
-                    Err(refusal) => refusal,
-                    Ok(()) => {
-                        if !ends {
-                            self.stage = Stage::Counting(bytes);
-                        }
-                        Verdict::PASS
+                if let Err(refusal) = self.settle(world, Shown::once(Extent { examples: 1, bytes })) {
+                    refusal
+                } else {
+                    if !ends {
+                        self.stage = Stage::Counting(bytes);
                     }
+                    Verdict::PASS
                 }
             }
         };
@@ -396,7 +406,13 @@ impl Exchange {
         };
         self.identity = IdentityResult::Headers;
         let extent = Extent { examples: 1, bytes: 0 };
-        let request = Request { headers: &pending.headers, method: pending.method, spec: &spec, extent, is_late: false };
+        let request = Request {
+            headers: &pending.headers,
+            method: pending.method,
+            spec: &spec,
+            shown: Shown::once(extent),
+            is_late: false,
+        };
         let destination = match self.decide(world, request) {
             Err(refusal) => return refusal,
             Ok(destination) => destination,
@@ -449,9 +465,9 @@ impl Exchange {
     }
 
     /// Spends what the body has shown of the request since the last time.
-    fn settle(&mut self, world: &mut World<'_>, extent: Extent) -> Result<(), Verdict> {
+    fn settle(&mut self, world: &mut World<'_>, shown: Shown) -> Result<(), Verdict> {
         let Some(mut bill) = self.bill.take() else { return Ok(()) };
-        bill.settle(world, extent).map_err(|reply| self.reply(reply))?;
+        bill.settle(world, shown).map_err(|reply| self.reply(reply))?;
         self.bill = Some(bill);
         Ok(())
     }
@@ -516,9 +532,7 @@ impl Exchange {
 
 fn sent(world: &World<'_>, request: Request<'_>, decision: Decision) -> Option<Sent> {
     let (model, route, target) = (decision.model?, decision.route?, decision.target?);
-    if !world.local.health.watches(model) {
-        return None;
-    }
+    let is_watched = world.local.health.watches(model);
     let targets = world.policy.models.get(model.0 as usize).map(|model| &model.targets);
     let rewrite = targets.and_then(|targets| targets.get(usize::from(target.0))?.rewrite.as_ref());
     let rewritten = rewrite.is_some_and(|rewrite| rewrite.asked.is_some());
@@ -529,8 +543,9 @@ fn sent(world: &World<'_>, request: Request<'_>, decision: Decision) -> Option<S
         at: world.now,
         probe: decision.probe,
         chosen_by_configuration: rewritten || request.spec.asked == Asked::Latest,
-        deadline: request.headers.get("grpc-timeout").and_then(grpc_timeout),
+        deadline: request.headers.get("grpc-timeout").filter(|_| is_watched).and_then(grpc_timeout),
         streams: matches!(request.method, Method::ModelStreamInfer | Method::GenerateStream),
+        is_watched,
     })
 }
 

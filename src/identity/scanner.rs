@@ -43,6 +43,7 @@ pub struct Scanner {
     /// The examples in the messages before the current one.
     examples_before: u64,
     bytes: u64,
+    message_bytes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -108,6 +109,7 @@ impl Scanner {
             unreadable: None,
             examples_before: 0,
             bytes: 0,
+            message_bytes: 0,
         }
     }
 
@@ -131,6 +133,11 @@ impl Scanner {
     /// The examples in all messages so far. A message that is not known to have more counts as one.
     pub fn examples(&self) -> u64 {
         self.message.as_ref().map_or(0, |message| self.examples_before.saturating_add(examples(message)))
+    }
+
+    /// The examples and the bytes of the current message.
+    pub fn sizes(&self) -> (u64, u64) {
+        (self.message.as_ref().map_or(1, examples), self.message_bytes)
     }
 
     /// The bytes of all messages that have begun, compressed where they are.
@@ -297,7 +304,8 @@ impl Scanner {
             self.state = State::Prefix { have: have.saturating_add(1), flag, length };
             return Ok(());
         }
-        self.bytes = self.bytes.saturating_add(u64::from(length));
+        self.message_bytes = u64::from(length);
+        self.bytes = self.bytes.saturating_add(self.message_bytes);
         if flag == 0 {
             self.begin_message(u64::from(length));
             self.state = State::Message;

@@ -114,6 +114,7 @@ enum Buffer {
 pub enum MetricKind {
     Counter = 0,
     Gauge = 1,
+    Histogram = 2,
 }
 
 /// The host said no: the stream is gone, or the moment for the call has passed.
@@ -319,7 +320,7 @@ pub fn increment_metric(id: u32, offset: i64) {
     _ = unsafe { abi::proxy_increment_metric(id, offset) };
 }
 
-/// Sets a gauge.
+/// Sets a gauge, or adds a value to a histogram.
 pub fn record_metric(id: u32, value: u64) {
     // SAFETY: takes no pointer.
     _ = unsafe { abi::proxy_record_metric(id, value) };

@@ -12,7 +12,7 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
 
 use crate::host::{self, Map, Refused};
-use crate::metrics::{Metric, model_name, target_name};
+use crate::metrics::Metric;
 use crate::root::Worker;
 
 pub struct Http {
@@ -70,32 +70,19 @@ impl Http {
             log::debug!("{story}");
         }
         self.worker.count(Metric::Identity(exchange.identity()));
-        let model = exchange.decision().and_then(|decision| decision.model);
-        let target = exchange.decision().and_then(|decision| decision.target);
-        let outcome = if let Some(reason) = exchange.refusal() {
+        if let Some(reason) = exchange.refusal() {
+            let model = exchange.decision().and_then(|decision| decision.model);
             self.worker.count(Metric::Rejected { model, reason });
-            Outcome::Neutral
-        } else if let Some((model, target)) = model.zip(target) {
+            if let Some(sent) = exchange.sent() {
+                self.worker.record(sent, Outcome::Neutral, host::now());
+            }
+        } else if let Some(sent) = exchange.sent() {
             let response = Response::read(exchange.protocol());
             let code = response.ending().code();
-            self.worker.count(Metric::Requests { model, target, code });
-            match exchange.sent() {
-                Some(sent) if !code.is_success() => response.judge(sent),
-                // An answer without an error came from the server, whatever became of the connection after it.
-                _ => Outcome::Success,
-            }
-        } else {
-            return;
-        };
-        if let Some(sent) = exchange.sent() {
-            let policy = self.worker.policy();
-            log::debug!(
-                "outcome={};model={};target={}",
-                outcome.name(),
-                model_name(policy, sent.model),
-                target_name(policy, sent.model, sent.target)
-            );
-            self.worker.record(sent, outcome);
+            // An answer without an error came from the server, whatever became of the connection after it.
+            let is_fine = code.is_success() || !sent.is_watched;
+            let outcome = if is_fine { Outcome::Success } else { response.judge(sent) };
+            self.worker.answered(sent, code, outcome);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use hashbrown::HashMap;
 use predictgate::exchange::IdentityResult;
 use predictgate::outcome::Code;
-use predictgate::policy::Policy;
+use predictgate::policy::{Histograms, Policy};
 use predictgate::rate_limit::LimitId;
 use predictgate::units::{Mode, ModelId, RouteId, TargetId};
 use predictgate::verdict::Reason;
@@ -25,6 +25,11 @@ pub enum Metric {
         model: ModelId,
         target: TargetId,
         code: Code,
+    },
+    /// Milliseconds from when a request is forwarded to its end.
+    Duration {
+        model: ModelId,
+        target: TargetId,
     },
     Rejected {
         model: Option<ModelId>,
@@ -75,40 +80,73 @@ pub enum LimitError {
     NoRoom,
 }
 
-/// The host's numbers of the metrics that exist.
+/// The metrics that exist, and what is still to be told of them.
+///
+/// A call of the host for each event would cost as much as deciding, so counters are told on the tick.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    ids: HashMap<Metric, Option<u32>>,
+    places: HashMap<Metric, usize>,
+    told: Vec<Told>,
+    /// The places of those with something to tell.
+    changed: Vec<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    /// The host's number; none where it has none to give.
+    id: Option<u32>,
+    untold: i64,
 }
 
 impl Metrics {
+    /// Adds to a counter or a gauge, at the next tick.
     pub fn add(&mut self, policy: &Policy, metric: Metric, offset: i64) {
-        if offset != 0
-            && let Some(id) = self.id(policy, metric)
-        {
-            host::increment_metric(id, offset);
+        let place = self.place(policy, metric);
+        let Some(told) = self.told.get_mut(place).filter(|_| offset != 0) else { return };
+        if told.untold == 0 && !self.changed.contains(&place) {
+            self.changed.push(place);
         }
+        told.untold = told.untold.saturating_add(offset);
     }
 
-    /// Sets a gauge.
-    pub fn set(&mut self, policy: &Policy, metric: Metric, value: u64) {
-        if let Some(id) = self.id(policy, metric) {
+    /// Sets a gauge, or adds a value to a histogram.
+    pub fn record(&mut self, policy: &Policy, metric: Metric, value: u64) {
+        let place = self.place(policy, metric);
+        if let Some(id) = self.told.get(place).and_then(|told| told.id) {
             host::record_metric(id, value);
         }
     }
 
-    fn id(&mut self, policy: &Policy, metric: Metric) -> Option<u32> {
-        let define = || host::define_metric(kind(metric), &name(policy, metric));
-        *self.ids.entry(metric).or_insert_with(define)
+    /// Tells the host what has changed.
+    pub fn tell(&mut self) {
+        for place in self.changed.drain(..) {
+            let Some(told) = self.told.get_mut(place) else { continue };
+            let untold = std::mem::take(&mut told.untold);
+            if let Some(id) = told.id.filter(|_| untold != 0) {
+                host::increment_metric(id, untold);
+            }
+        }
+    }
+
+    fn place(&mut self, policy: &Policy, metric: Metric) -> usize {
+        let Self { places, told, .. } = self;
+        *places.entry(metric).or_insert_with(|| {
+            let id = host::define_metric(kind(metric), &name(policy, metric));
+            told.push(Told { id, untold: 0 });
+            told.len().saturating_sub(1)
+        })
     }
 }
 
 const fn kind(metric: Metric) -> MetricKind {
     match metric {
         Metric::Held | Metric::Weight { .. } | Metric::Ejected { .. } => MetricKind::Gauge,
+        Metric::Duration { .. } => MetricKind::Histogram,
         _ => MetricKind::Counter,
     }
 }
+
+const DURATION: &str = "predictgate_request_duration_ms";
 
 /// The label of what has no name, such as a model that is not configured.
 const NO_NAME: &str = "-";
@@ -138,6 +176,13 @@ fn name(policy: &Policy, metric: Metric) -> String {
                 ("code", &code_label(code)),
             ];
             tagged(&tags, "predictgate_requests")
+        }
+        Metric::Duration { model, target } => {
+            let target = ("target", target_name(policy, model, target));
+            match policy.histograms {
+                Histograms::Target => tagged(&[target], DURATION),
+                Histograms::Model => tagged(&[("model", model_name(policy, model)), target], DURATION),
+            }
         }
         Metric::Rejected { model, reason } => {
             let model = model.map_or(NO_NAME, |model| model_name(policy, model));

@@ -19,7 +19,7 @@ pub fn effects(policy: &Policy, metrics: &mut Metrics, effects: Effects) {
             Gauge::Ejected { model, target, value } => (Metric::Ejected { model, target }, value),
             Gauge::Weight { model, route, target, value } => (Metric::Weight { model, route, target }, value),
         };
-        metrics.set(policy, metric, value);
+        metrics.record(policy, metric, value);
     }
 }
 

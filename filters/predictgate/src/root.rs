@@ -11,7 +11,7 @@ use predictgate::health::Observation;
 use predictgate::hold::{HostAbility, TICK};
 use predictgate::host::Host;
 use predictgate::key;
-use predictgate::outcome::Outcome;
+use predictgate::outcome::{Code, Outcome};
 use predictgate::policy::Policy;
 use predictgate::store::SharedStore;
 use predictgate::units::{Instant, ModelId, WallTime};
@@ -21,7 +21,7 @@ use proxy_wasm::types::{ContextType, LogLevel};
 
 use crate::host::{self, SharedData};
 use crate::http::{Http, Unconfigured};
-use crate::metrics::{LimitError, Metric, Metrics};
+use crate::metrics::{LimitError, Metric, Metrics, model_name, target_name};
 use crate::report;
 
 thread_local! {
@@ -174,13 +174,36 @@ impl Worker {
         state.count_held(&self.policy, held);
     }
 
-    /// Takes account of what became of a request.
-    pub fn record(&self, sent: Sent, outcome: Outcome) {
+    /// Counts the answer of a target.
+    pub fn answered(&self, sent: Sent, code: Code, outcome: Outcome) {
+        let now = host::now();
+        self.record(sent, outcome, now);
         let Ok(mut state) = self.state.try_borrow_mut() else {
             return;
         };
+        let Sent { model, target, .. } = sent;
+        state.metrics.add(&self.policy, Metric::Requests { model, target, code }, 1);
+        if !sent.streams {
+            let millis = u64::try_from(now.since(sent.at).as_millis()).unwrap_or(u64::MAX);
+            state.metrics.record(&self.policy, Metric::Duration { model, target }, millis);
+        }
+    }
+
+    /// Takes account of what became of a request, where that is watched.
+    pub fn record(&self, sent: Sent, outcome: Outcome, now: Instant) {
+        let Ok(mut state) = self.state.try_borrow_mut() else {
+            return;
+        };
+        if !sent.is_watched {
+            return;
+        }
+        log::debug!(
+            "outcome={};model={};target={}",
+            outcome.name(),
+            model_name(&self.policy, sent.model),
+            target_name(&self.policy, sent.model, sent.target)
+        );
         let State { local, metrics, .. } = &mut *state;
-        let now = host::now();
         let is_bad = !matches!(outcome, Outcome::Success | Outcome::Neutral);
         let caller = (is_bad && local.health.wants_caller(&self.policy, sent.model))
             .then(|| self.source_address().map(|address| key::address_hash(&address)))
@@ -198,6 +221,13 @@ impl Worker {
         };
         let effects = local.health.record(&SharedData, &self.policy, &seen);
         report::effects(&self.policy, metrics, effects);
+    }
+
+    /// Tells the host what was counted, since no tick comes any more.
+    fn tell(&self) {
+        if let Ok(mut state) = self.state.try_borrow_mut() {
+            state.metrics.tell();
+        }
     }
 
     pub fn count(&self, metric: Metric) {
@@ -227,6 +257,7 @@ impl Worker {
             #[cfg(feature = "decision-log")]
             state.decisions.write();
             state.tend_health(&self.policy, self.wall_time(), self.is_newest());
+            state.metrics.tell();
             let mut exchanges = |ids: Vec<u32>| -> Vec<_> {
                 ids.into_iter().filter_map(|id| Some((id, state.held.remove(&id)?))).collect()
             };
@@ -352,7 +383,14 @@ fn set_tick_period(period: Duration) {
 /// Every worker logs what is wrong with a configuration; `cargo xtask check` shows all of it.
 const MOST_LOGGED: usize = 100;
 
-impl Context for Root {}
+impl Context for Root {
+    fn on_done(&mut self) -> bool {
+        if let Some(worker) = &self.worker {
+            worker.tell();
+        }
+        true
+    }
+}
 
 impl RootContext for Root {
     fn on_configure(&mut self, _: usize) -> bool {

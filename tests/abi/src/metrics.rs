@@ -62,6 +62,15 @@ impl Metrics {
         }
     }
 
+    /// All metrics of this bare name that have at least these tags.
+    pub fn matching(&self, name: &str, tags: &[(&str, &str)]) -> impl Iterator<Item = &Metric> {
+        let matches = move |full: &str| {
+            let (bare, all) = parse(full);
+            bare == name && tags.iter().all(|(tag, value)| all.get(tag) == Some(value))
+        };
+        self.by_name.iter().filter(move |(full, _)| matches(full)).map(|(_, metric)| metric)
+    }
+
     pub fn all(&self) -> &BTreeMap<String, Metric> {
         &self.by_name
     }

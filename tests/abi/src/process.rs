@@ -6,7 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::metrics::{self, Metric, Metrics};
+use crate::metrics::{Metric, Metrics};
 use crate::module::Module;
 use crate::shared_data::{Queues, SharedData};
 use crate::worker::Worker;
@@ -158,12 +158,13 @@ impl Process {
 
     /// The sum over all metrics of this bare name that have at least these tags.
     pub fn metric(&self, name: &str, tags: &[(&str, &str)]) -> i64 {
+        self.shared.borrow().metrics.matching(name, tags).map(|metric| metric.value).sum()
+    }
+
+    /// What was recorded in all histograms of this bare name that have at least these tags.
+    pub fn recorded(&self, name: &str, tags: &[(&str, &str)]) -> Vec<u64> {
         let shared = self.shared.borrow();
-        let matching = shared.metrics.all().iter().filter(|(full, _)| {
-            let (bare, all) = metrics::parse(full);
-            bare == name && tags.iter().all(|(tag, value)| all.get(tag) == Some(value))
-        });
-        matching.map(|(_, metric)| metric.value).sum()
+        shared.metrics.matching(name, tags).flat_map(|metric| metric.samples.clone()).collect()
     }
 
     pub fn shared_keys(&self) -> Vec<Vec<u8>> {

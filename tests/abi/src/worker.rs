@@ -137,6 +137,13 @@ impl Worker {
         self.vm.borrow().fuel_used
     }
 
+    /// The sum of a metric over all that have these tags, once this worker has told what it counted, as it does on the
+    /// tick.
+    pub fn metric(&self, name: &str, tags: &[(&str, &str)]) -> i64 {
+        self.tick();
+        self.process.metric(name, tags)
+    }
+
     /// The bytes of memory that the VM has taken.
     pub fn memory(&self) -> usize {
         self.vm.borrow().memory()

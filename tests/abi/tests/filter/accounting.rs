@@ -1,5 +1,7 @@
 //! Each stream is counted once, with the status that its client got.
 
+use std::time::Duration;
+
 use crate::request::{Asked, PREDICT, complete, grpc, predict, rest, send};
 use crate::setup::{held, worker};
 
@@ -11,10 +13,10 @@ fn a_status_in_trailers_is_the_code() {
     }
     let count = |code| {
         let tags = [("model", "resnet"), ("target", "stable"), ("code", code)];
-        worker.process().metric("predictgate_requests", &tags)
+        worker.metric("predictgate_requests", &tags)
     };
     assert_eq!(["OK", "UNAVAILABLE", "NOT_FOUND", "INTERNAL"].map(count), [2, 1, 1, 1]);
-    assert_eq!(worker.process().metric("predictgate_requests", &[]), 5);
+    assert_eq!(worker.metric("predictgate_requests", &[]), 5);
 }
 
 #[test]
@@ -24,7 +26,7 @@ fn a_trailers_only_status_is_the_code() {
     let headers = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "14")];
     stream.response_headers(&headers, true);
     stream.log();
-    assert_eq!(worker.process().metric("predictgate_requests", &[("code", "UNAVAILABLE")]), 1);
+    assert_eq!(worker.metric("predictgate_requests", &[("code", "UNAVAILABLE")]), 1);
 }
 
 #[test]
@@ -34,7 +36,7 @@ fn a_response_that_was_cut_has_no_code() {
     stream.response_headers(&[(":status", "200"), ("content-type", "application/grpc")], false);
     stream.response_body(&[0, 0], false);
     stream.log();
-    assert_eq!(worker.process().metric("predictgate_requests", &[("code", "none")]), 1);
+    assert_eq!(worker.metric("predictgate_requests", &[("code", "none")]), 1);
 }
 
 #[test]
@@ -42,7 +44,7 @@ fn a_caller_that_leaves_before_the_answer_has_no_code() {
     let worker = worker();
     let stream = send(&worker, &grpc(PREDICT), &[&predict("resnet", Asked::Latest, 1)]);
     stream.cancel();
-    assert_eq!(worker.process().metric("predictgate_requests", &[("code", "none")]), 1);
+    assert_eq!(worker.metric("predictgate_requests", &[("code", "none")]), 1);
 }
 
 #[test]
@@ -54,7 +56,7 @@ fn rest_is_counted_by_its_http_status() {
         stream.log();
     }
     let codes = ["http_200", "http_404", "none"];
-    let counts = codes.map(|code| worker.process().metric("predictgate_requests", &[("code", code)]));
+    let counts = codes.map(|code| worker.metric("predictgate_requests", &[("code", code)]));
     assert_eq!(counts, [1, 1, 2]);
 }
 
@@ -66,7 +68,7 @@ fn a_status_that_no_grpc_server_sends_makes_no_metric_of_its_own() {
         stream.response_headers(&[(":status", "200"), ("grpc-status", status)], true);
         stream.log();
     }
-    assert_eq!(worker.process().metric("predictgate_requests", &[("code", "none")]), 5);
+    assert_eq!(worker.metric("predictgate_requests", &[("code", "none")]), 5);
 }
 
 #[test]
@@ -80,8 +82,29 @@ fn every_stream_has_one_identity_and_none_stays_held() {
     stream.log();
     let stream = send(&worker, &grpc(PREDICT), &[&[9; 20]]);
     stream.log();
-    assert_eq!(worker.process().metric("predictgate_identity", &[]), 4);
-    assert_eq!(worker.process().metric("predictgate_identity", &[("result", "body")]), 1);
-    assert_eq!(worker.process().metric("predictgate_identity", &[("result", "malformed")]), 1);
+    assert_eq!(worker.metric("predictgate_identity", &[]), 4);
+    assert_eq!(worker.metric("predictgate_identity", &[("result", "body")]), 1);
+    assert_eq!(worker.metric("predictgate_identity", &[("result", "malformed")]), 1);
     assert_eq!(held(&worker), 0);
+}
+
+#[test]
+fn how_long_an_answer_took_is_shown_for_each_target() {
+    let worker = worker();
+    let stream = worker.stream();
+    stream.request_headers(&grpc(PREDICT), false);
+    stream.request_body(&predict("resnet", Asked::Version(2), 1), true);
+    worker.process().advance(Duration::from_millis(30));
+    stream.grpc_response(0);
+    stream.log();
+    assert_eq!(worker.process().recorded("predictgate_request_duration_ms", &[("target", "canary")]), [30]);
+}
+
+#[test]
+fn what_was_counted_is_told_before_a_root_goes() {
+    let mut worker = worker();
+    complete(&worker, Asked::Latest, 0);
+    worker.reconfigure(crate::setup::configuration().to_string()).unwrap();
+    worker.drain();
+    assert_eq!(worker.process().metric("predictgate_requests", &[]), 1);
 }

@@ -52,7 +52,7 @@ fn a_refused_update_leaves_the_running_configuration_in_force() {
     assert!(refused.log.iter().any(|line| line.contains("unmached: unknown key")), "{:?}", refused.log);
     complete(&worker, Asked::Latest, 0);
     let tags = [("model", "resnet"), ("target", "stable"), ("code", "OK")];
-    assert_eq!(worker.process().metric("predictgate_requests", &tags), 1);
+    assert_eq!(worker.metric("predictgate_requests", &tags), 1);
 }
 
 #[test]

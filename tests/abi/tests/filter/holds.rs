@@ -38,7 +38,7 @@ fn a_hold_ends_at_its_deadline_and_not_before() {
     assert_eq!(state.headers, None);
     assert_eq!(held(&worker), 0);
     stream.log();
-    assert_eq!(worker.process().metric("predictgate_rejected", &[("reason", "hold_timeout")]), 1);
+    assert_eq!(worker.metric("predictgate_rejected", &[("reason", "hold_timeout")]), 1);
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_caller_that_leaves_while_held_is_forgotten() {
     worker.tick();
     assert_eq!(gone.state().headers, None);
     assert_eq!(
-        worker.process().metric("predictgate_requests", &[("target", "stable")]),
+        worker.metric("predictgate_requests", &[("target", "stable")]),
         1,
         "the proof alone"
     );
@@ -118,7 +118,7 @@ fn many_holds_end_few_at_a_time_in_ticks_that_come_soon() {
         assert_eq!(stream.state().response_header("grpc-status").as_deref(), Some("4"));
         stream.log();
     }
-    assert_eq!(worker.process().metric("predictgate_rejected", &[("reason", "hold_timeout")]), 100);
+    assert_eq!(worker.metric("predictgate_rejected", &[("reason", "hold_timeout")]), 100);
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn a_response_of_odd_bytes_is_counted_and_passes() {
     stream.response_headers(&[(&b":status"[..], &b"\xff"[..]), (b"grpc-message", b"\xff\xfe")], false);
     stream.response_trailers(&[(&b"grpc-status"[..], &b"\xff"[..]), (b"grpc-message", b"%ff%")]);
     stream.log();
-    assert_eq!(worker.process().metric("predictgate_requests", &[("code", "none")]), 1);
+    assert_eq!(worker.metric("predictgate_requests", &[("code", "none")]), 1);
 }
 
 #[test]
@@ -207,6 +207,6 @@ proptest! {
             prop_assert!(own.is_none_or(|own| own.starts_with("tfs-")), "a client opens no cluster");
             prop_assert_eq!(held(&worker), 0);
         }
-        prop_assert_eq!(worker.process().metric("predictgate_requests", &[("model", "-")]), 0);
+        prop_assert_eq!(worker.metric("predictgate_requests", &[("model", "-")]), 0);
     }
 }

@@ -38,7 +38,7 @@ fn the_filter_finds_out_says_so_once_and_holds_no_more() {
         assert_eq!(stream.state().body, body);
     }
     assert_eq!(worker.process().log().iter().filter(said).count(), 1);
-    assert_eq!(worker.process().metric("predictgate_identity", &[("result", "host_cannot_hold")]), 1);
+    assert_eq!(worker.metric("predictgate_identity", &[("result", "host_cannot_hold")]), 1);
     assert_eq!(held(&worker), 0);
 }
 

@@ -167,11 +167,11 @@ fn each_refusal_is_counted_by_model_and_reason() {
     refuse(&worker, "old", Asked::Version(3));
     let rejected = |model| {
         let tags = [("model", model), ("reason", "model_not_configured")];
-        worker.process().metric("predictgate_rejected", &tags)
+        worker.metric("predictgate_rejected", &tags)
     };
     assert_eq!(rejected("old"), 2);
-    assert_eq!(worker.process().metric("predictgate_rejected", &[]), 3);
-    assert_eq!(worker.process().metric("predictgate_requests", &[]), 0);
+    assert_eq!(worker.metric("predictgate_rejected", &[]), 3);
+    assert_eq!(worker.metric("predictgate_requests", &[]), 0);
 }
 
 #[test]
@@ -226,5 +226,5 @@ fn a_second_reply_is_never_sent() {
     worker.tick();
     stream.log();
     assert_eq!(worker.process().calls("proxy_send_local_response"), 1);
-    assert_eq!(worker.process().metric("predictgate_rejected", &[]), 1);
+    assert_eq!(worker.metric("predictgate_rejected", &[]), 1);
 }

@@ -106,8 +106,8 @@ fn requests_without_a_model_pass_untouched() {
         stream.grpc_response(0);
         stream.log();
     }
-    assert_eq!(worker.process().metric("predictgate_identity", &[("result", "none")]), 5);
-    assert_eq!(worker.process().metric("predictgate_requests", &[]), 0);
+    assert_eq!(worker.metric("predictgate_identity", &[("result", "none")]), 5);
+    assert_eq!(worker.metric("predictgate_requests", &[]), 0);
 }
 
 #[test]

@@ -58,5 +58,5 @@ pub fn start(configuration: &Value) -> Worker {
 pub const HOLD_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub fn held(worker: &Worker) -> i64 {
-    worker.process().metric("predictgate_held", &[])
+    worker.metric("predictgate_held", &[])
 }

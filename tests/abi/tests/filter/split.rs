@@ -135,7 +135,7 @@ fn shows(worker: &Worker, new: i64) {
     worker.tick();
     for (target, weight) in [("old", 1000 - new), ("new", new)] {
         let tags = [("model", "m"), ("route", "rollout"), ("target", target)];
-        assert_eq!(worker.process().metric("predictgate_weight", &tags), weight, "{target}");
+        assert_eq!(worker.metric("predictgate_weight", &tags), weight, "{target}");
     }
 }
 
