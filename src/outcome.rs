@@ -73,7 +73,7 @@ impl Outcome {
     }
 }
 
-/// Envoy's response flags (`StreamInfo::CoreResponseFlag`), as bits.
+/// Envoy's response flags, as bits (`CoreResponseFlag` in `envoy/stream_info/stream_info.h`).
 mod flag {
     pub const NO_HEALTHY_UPSTREAM: u64 = 1 << 1;
     pub const UPSTREAM_REQUEST_TIMEOUT: u64 = 1 << 2;
@@ -81,13 +81,19 @@ mod flag {
     pub const UPSTREAM_CONNECTION_FAILURE: u64 = 1 << 5;
     pub const UPSTREAM_CONNECTION_TERMINATION: u64 = 1 << 6;
     pub const DOWNSTREAM_CONNECTION_TERMINATION: u64 = 1 << 14;
+    pub const UPSTREAM_MAX_STREAM_DURATION: u64 = 1 << 19;
+    pub const UPSTREAM_PROTOCOL_ERROR: u64 = 1 << 23;
+    pub const DNS_RESOLUTION_FAILED: u64 = 1 << 26;
     pub const DOWNSTREAM_REMOTE_RESET: u64 = 1 << 28;
 
     pub const DOWNSTREAM: u64 = DOWNSTREAM_CONNECTION_TERMINATION | DOWNSTREAM_REMOTE_RESET;
+    pub const TIMEOUT: u64 = UPSTREAM_REQUEST_TIMEOUT | UPSTREAM_MAX_STREAM_DURATION;
     pub const UPSTREAM: u64 = NO_HEALTHY_UPSTREAM
         | UPSTREAM_REMOTE_RESET
         | UPSTREAM_CONNECTION_FAILURE
-        | UPSTREAM_CONNECTION_TERMINATION;
+        | UPSTREAM_CONNECTION_TERMINATION
+        | UPSTREAM_PROTOCOL_ERROR
+        | DNS_RESOLUTION_FAILED;
 }
 
 /// A timeout speaks against the target only when the caller gave it so much time.
@@ -117,7 +123,7 @@ impl Ending<'_> {
         if self.replied || self.flags & flag::DOWNSTREAM != 0 {
             return Outcome::Neutral;
         }
-        if self.flags & flag::UPSTREAM_REQUEST_TIMEOUT != 0 {
+        if self.flags & flag::TIMEOUT != 0 {
             return self.timeout();
         }
         if self.flags & flag::UPSTREAM != 0 {
@@ -145,8 +151,9 @@ impl Ending<'_> {
             Some(GrpcStatus::Internal) if self.malformed => Outcome::Neutral,
             Some(
                 GrpcStatus::Unavailable | GrpcStatus::Internal | GrpcStatus::Unknown | GrpcStatus::DataLoss,
-            )
-            | None => Outcome::Failure,
+            ) => Outcome::Failure,
+            None if self.grpc_status.is_some() => Outcome::Failure,
+            None => self.without_grpc_status(),
             Some(GrpcStatus::DeadlineExceeded) => self.timeout(),
             Some(GrpcStatus::ResourceExhausted) if says(MESSAGE_TOO_LARGE) => Outcome::Neutral,
             Some(GrpcStatus::ResourceExhausted) => Outcome::Overload,
@@ -157,6 +164,17 @@ impl Ending<'_> {
                 Outcome::NotServed
             }
             Some(_) => Outcome::Neutral,
+        }
+    }
+
+    /// What answers is no gRPC server, or one that did not get to the end. Where the HTTP status lays it on the caller,
+    /// as a proxy in front of the server may, gRPC's own reading of it counts
+    /// (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>).
+    const fn without_grpc_status(&self) -> Outcome {
+        match self.http_status {
+            Some(401 | 403 | 404) => Outcome::Neutral,
+            Some(429) => Outcome::Overload,
+            _ => Outcome::Failure,
         }
     }
 
@@ -266,16 +284,69 @@ mod tests {
         check(Ending { deadline: Some(Duration::from_millis(1)), ..route }, Outcome::Neutral);
     }
 
+    /// Every way in which a stream is seen to end in Envoy 1.40, as the filter sees it at the end.
     #[test]
-    fn what_never_came_from_the_server_is_judged_by_the_flags() {
-        let local = |flags| Ending { flags, details: b"x", ..answer(GrpcStatus::Unavailable, "") };
-        for flags in [2, 16, 32, 64, 32768 | 16] {
-            check(local(flags), Outcome::Failure);
+    fn every_ending_in_envoy_has_its_class() {
+        use GrpcStatus::{DeadlineExceeded, Internal, Unavailable, Unknown};
+        let (local, cut) = (
+            |it| Ending { details: b"local", ..answer(it, "") },
+            Ending {
+                // What Envoy makes up for a response that was cut is no status of the server.
+                grpc_status: None,
+                ..answer(GrpcStatus::Ok, "")
+            },
+        );
+        let short = Some(Duration::from_millis(999));
+        let flags = |flags, ending| Ending { flags, ..ending };
+        let timeout = Ending { flags: 4, details: b"response_timeout", ..answer(Unavailable, "") };
+        let gone = Ending { grpc: true, ..Ending::default() };
+        for (name, ending, expected) in [
+            ("ok", answer(GrpcStatus::Ok, ""), Outcome::Success),
+            ("trailers-only", answer(Internal, ""), Outcome::Failure),
+            ("status in trailers", answer(Unknown, ""), Outcome::Failure),
+            ("trailers-only while the request streams", answer(Unavailable, "busy"), Outcome::Failure),
+            ("connection refused", flags(1 << 5, local(Unavailable)), Outcome::Failure),
+            ("no healthy upstream", flags(1 << 1, local(Unavailable)), Outcome::Failure),
+            ("upstream name not resolved", flags(1 << 26, local(Unavailable)), Outcome::Failure),
+            ("upstream speaks no HTTP/2", flags(1 << 23, local(Unavailable)), Outcome::Failure),
+            ("reset before headers", flags(1 << 4, local(Unavailable)), Outcome::Failure),
+            ("closed before headers", flags(1 << 6, local(Unavailable)), Outcome::Failure),
+            ("reset mid-stream", flags(1 << 4, cut), Outcome::Failure),
+            ("closed mid-stream", flags(1 << 6, cut), Outcome::Failure),
+            ("ended without a status", cut, Outcome::Failure),
+            ("retries spent on resets", flags(1 << 15 | 1 << 4, local(Unavailable)), Outcome::Failure),
+            ("retries spent on answers", flags(1 << 15, answer(Unavailable, "")), Outcome::Failure),
+            ("route timeout before headers", timeout, Outcome::Failure),
+            ("route timeout after headers", Ending { flags: 4, ..cut }, Outcome::Failure),
+            ("the same of a short deadline", Ending { deadline: short, ..timeout }, Outcome::Neutral),
+            (
+                "max_stream_duration of the upstream",
+                flags(1 << 19, local(DeadlineExceeded)),
+                Outcome::Failure,
+            ),
+            ("max_stream_duration of the route", local(DeadlineExceeded), Outcome::Neutral),
+            ("stream idle timeout", flags(1 << 16, local(Unavailable)), Outcome::Neutral),
+            ("caller resets", flags(1 << 28, gone), Outcome::Neutral),
+            ("caller resets mid-stream", flags(1 << 28, cut), Outcome::Neutral),
+            ("caller closes", flags(1 << 14, gone), Outcome::Neutral),
+            ("no route, no cluster", flags(1 << 24, local(Unavailable)), Outcome::Neutral),
+            ("circuit breaker", flags(1 << 7, local(Unavailable)), Outcome::Neutral),
+            ("payload too large", local(Unknown), Outcome::Neutral),
+            ("own reply", Ending { replied: true, ..gone }, Outcome::Neutral),
+            (
+                "own reply while the upstream resets",
+                flags(1 << 4, Ending { replied: true, ..gone }),
+                Outcome::Neutral,
+            ),
+            ("another filter's reply", Ending { details: b"", ..answer(Unavailable, "") }, Outcome::Neutral),
+            ("503 that is no gRPC", Ending { http_status: Some(503), ..cut }, Outcome::Failure),
+            ("400 that is no gRPC", Ending { http_status: Some(400), ..cut }, Outcome::Failure),
+            ("403 that is no gRPC", Ending { http_status: Some(403), ..cut }, Outcome::Neutral),
+            ("429 that is no gRPC", Ending { http_status: Some(429), ..cut }, Outcome::Overload),
+            ("a status that gRPC does not know", Ending { grpc_status: Some(99), ..cut }, Outcome::Failure),
+        ] {
+            assert_eq!(ending.outcome(), expected, "{name}");
         }
-        for flags in [0, 1 << 14, 1 << 28, 1 << 24, 1 << 16] {
-            check(local(flags), Outcome::Neutral);
-        }
-        check(Ending { replied: true, ..local(32) }, Outcome::Neutral);
     }
 
     #[test]
@@ -287,6 +358,10 @@ mod tests {
         check(rest(503), Outcome::Failure);
         check(rest(404), Outcome::Neutral);
         check(rest(429), Outcome::Overload);
+        check(rest(504), Outcome::Failure);
+        check(Ending { deadline: Some(Duration::from_millis(999)), ..rest(504) }, Outcome::Neutral);
+        check(Ending { flags: 1 << 4, ..rest(200) }, Outcome::Failure);
+        check(Ending { flags: 1 << 14, ..rest(200) }, Outcome::Neutral);
         assert_eq!(rest(404).code(), Code::Http(404));
         assert_eq!(rest(999).code(), Code::None);
     }
