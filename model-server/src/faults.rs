@@ -28,6 +28,14 @@ pub enum Action {
     Fail { code: Code, message: String, place: Place },
     /// It is executed, and its stream is reset after the response headers and a part of the body.
     Reset,
+    /// It is not executed, and its stream is reset before any answer; a REST connection is closed.
+    Abort,
+    /// It is executed, and nothing follows the response headers and a part of the body. REST hangs.
+    Stall,
+    /// It is executed, and its answer ends without a gRPC status. REST has none, and answers.
+    NoStatus,
+    /// It is not executed, and answered as by a server that knows no gRPC, with this HTTP status.
+    Http(u16),
     /// It is neither executed nor answered; it ends when the client goes away or the server shuts down.
     Hang,
 }
@@ -62,6 +70,22 @@ impl Fault {
         Self::of(1.0, Some(Action::Reset))
     }
 
+    pub fn abort() -> Self {
+        Self::of(1.0, Some(Action::Abort))
+    }
+
+    pub fn stall() -> Self {
+        Self::of(1.0, Some(Action::Stall))
+    }
+
+    pub fn no_status() -> Self {
+        Self::of(1.0, Some(Action::NoStatus))
+    }
+
+    pub fn http(status: u16) -> Self {
+        Self::of(1.0, Some(Action::Http(status)))
+    }
+
     pub fn hang() -> Self {
         Self::of(1.0, Some(Action::Hang))
     }
@@ -92,8 +116,9 @@ impl Fault {
 impl FromStr for Fault {
     type Err = anyhow::Error;
 
-    /// Reads what `--fault` takes: `hang`, `reset`, `fail=0.5,code=INTERNAL,place=after-headers`,
-    /// `delay=20ms,jitter=5ms,rate=0.1,reset`, joined by commas in any order.
+    /// Reads what `--fault` takes: `hang`, `reset`, `abort`, `stall`, `no-status`, `http=503`,
+    /// `fail=0.5,code=INTERNAL,place=after-headers`, `delay=20ms,jitter=5ms,rate=0.1,reset`, joined by commas in any
+    /// order.
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let mut fault = Self::of(1.0, None);
         let (mut code, mut place, mut message) = (Code::Unavailable, Place::TrailersOnly, INJECTED);
@@ -103,6 +128,10 @@ impl FromStr for Fault {
             match key {
                 "hang" => fault.action = Some(Action::Hang),
                 "reset" => fault.action = Some(Action::Reset),
+                "abort" => fault.action = Some(Action::Abort),
+                "stall" => fault.action = Some(Action::Stall),
+                "no-status" => fault.action = Some(Action::NoStatus),
+                "http" => fault.action = Some(Action::Http(http_status(value)?)),
                 "rate" => fault.rate = rate(value)?,
                 "fail" => {
                     fails = true;
@@ -120,7 +149,8 @@ impl FromStr for Fault {
                 "delay" => fault.delay = duration(value)?,
                 "jitter" => fault.jitter = duration(value)?,
                 _ => bail!(
-                    "found {key:?}, wanted fail, code, place, message, reset, hang, rate, delay or jitter"
+                    "found {key:?}, wanted fail, code, place, message, reset, abort, stall, no-status, http, hang, \
+                     rate, delay or jitter"
                 ),
             }
         }
@@ -129,6 +159,11 @@ impl FromStr for Fault {
         }
         Ok(fault)
     }
+}
+
+fn http_status(text: &str) -> anyhow::Result<u16> {
+    let status = text.parse().ok().filter(|status| (200..600).contains(status));
+    status.with_context(|| format!("http: found {text:?}, wanted a status from 200 to 599"))
 }
 
 fn rate(text: &str) -> anyhow::Result<f64> {
@@ -317,6 +352,10 @@ mod tests {
         let ms = Duration::from_millis;
         assert_eq!(read("hang"), Fault::hang());
         assert_eq!(read("reset,rate=0.25"), Fault::reset().with_rate(0.25));
+        assert_eq!(read("abort"), Fault::abort());
+        assert_eq!(read("stall"), Fault::stall());
+        assert_eq!(read("no-status"), Fault::no_status());
+        assert_eq!(read("http=503"), Fault::http(503));
         assert_eq!(read("delay=20ms,jitter=0.5s"), Fault::delay(ms(20)).with_delay(ms(20), ms(500)));
         assert_eq!(read("fail"), Fault::fail(1.0, Code::Unavailable, Place::TrailersOnly));
         assert_eq!(
@@ -335,6 +374,7 @@ mod tests {
             ("explode", "found \"explode\", wanted fail"),
             ("fail=2", "rate: found \"2\", wanted a number from 0 to 1"),
             ("fail,code=SAD", "code: found \"SAD\", wanted a name such as UNAVAILABLE"),
+            ("http=20", "http: found \"20\", wanted a status from 200 to 599"),
             ("fail,place=body", "place: found \"body\", wanted trailers-only or after-headers"),
             ("delay=20", "found \"20\", wanted a duration such as 20ms"),
             ("delay=-1s", "found \"-1s\", wanted a duration such as 20ms"),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use tokio::net::TcpStream;
 use tonic::Code;
@@ -125,11 +125,18 @@ impl Stream {
         if !draw.delay.is_zero() {
             self.unless_gone(tokio::time::sleep(draw.delay)).await?;
         }
-        if let Some(Action::Fail { code, message, place }) = draw.action {
-            return self.fail(Failure::new(code, message), place);
-        }
-        if draw.action == Some(Action::Hang) {
-            return self.hang().await;
+        match draw.action {
+            Some(Action::Fail { code, message, place }) => {
+                return self.fail(Failure::new(code, message), place);
+            }
+            Some(Action::Http(status)) => return self.fail_without_grpc(status),
+            Some(Action::Hang) => return self.hang().await,
+            Some(Action::Abort) => {
+                self.entry.end(Outcome::Reset);
+                self.respond.send_reset(Reason::INTERNAL_ERROR);
+                return Ok(());
+            }
+            Some(Action::Reset | Action::Stall | Action::NoStatus) | None => (),
         }
         let answer = call.run(&self.shared.servables, servable.as_ref());
         match (answer, servable) {
@@ -140,6 +147,8 @@ impl Stream {
                 }
                 match draw.action {
                     Some(Action::Reset) => self.cut(&message).await,
+                    Some(Action::Stall) => self.stall(&message).await,
+                    Some(Action::NoStatus) => self.end_without_status(&message),
                     _ => self.succeed(&message),
                 }
             }
@@ -228,12 +237,47 @@ impl Stream {
         Ok(())
     }
 
-    /// Sends the headers and the first half of the answer, then resets the stream.
-    async fn cut(&mut self, message: &[u8]) -> Result<(), Gone> {
+    /// Answers as a server that knows no gRPC.
+    fn fail_without_grpc(&mut self, status: u16) -> Result<(), Gone> {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        self.entry.end(Outcome::Completed(status));
+        self.respond.send_response(response, true)?;
+        Ok(())
+    }
+
+    fn end_without_status(&mut self, message: &[u8]) -> Result<(), Gone> {
+        let mut stream = self.respond.send_response(response_headers(), false)?;
+        self.entry.end(Outcome::Completed(0));
+        stream.send_data(framing::frame(message), true)?;
+        Ok(())
+    }
+
+    /// Sends the headers and the first half of the answer.
+    async fn begin_answer(&mut self, message: &[u8]) -> Result<SendStream<Bytes>, Gone> {
         let mut stream = self.respond.send_response(response_headers(), false)?;
         let frame = framing::frame(message);
         stream.send_data(frame.slice(..frame.len() / 2), false)?;
         flushed(&mut stream).await?;
+        Ok(stream)
+    }
+
+    /// Begins to answer, then is silent until the client goes away or the server shuts down.
+    async fn stall(&mut self, message: &[u8]) -> Result<(), Gone> {
+        let mut stream = self.begin_answer(message).await?;
+        let mut commands = self.commands.clone();
+        tokio::select! {
+            _ = told(&mut commands) => (),
+            _ = poll_fn(|cx| stream.poll_reset(cx)) => return Err(Gone),
+        }
+        stream.send_reset(Reason::CANCEL);
+        self.entry.end(Outcome::Reset);
+        Ok(())
+    }
+
+    /// Begins to answer, then resets the stream.
+    async fn cut(&mut self, message: &[u8]) -> Result<(), Gone> {
+        let mut stream = self.begin_answer(message).await?;
         self.entry.end(Outcome::Reset);
         stream.send_reset(Reason::INTERNAL_ERROR);
         Ok(())

@@ -44,7 +44,7 @@ struct Arguments {
     #[arg(long = "label", value_name = "NAME:LABEL=VERSION", value_parser = label)]
     labels: Vec<(String, String, i64)>,
 
-    /// A fault of a version: hang, reset, fail=RATE, and with them code=UNAVAILABLE,
+    /// A fault of a version: hang, reset, abort, stall, no-status, http=503, fail=RATE, and with them code=UNAVAILABLE,
     /// place=trailers-only|after-headers, message=TEXT, rate=RATE, delay=20ms, jitter=5ms.
     /// May be repeated.
     #[arg(long = "fault", value_name = "NAME:VERSION:FAULT", value_parser = fault)]

@@ -7,14 +7,14 @@ mod reply;
 mod request;
 pub mod rest;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use prost::Message;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::framing;
 use crate::messages::{
@@ -51,14 +51,27 @@ enum Compression {
 
 impl Client {
     pub async fn connect(address: SocketAddr) -> Result<Self, Broken> {
-        let send = connect(address).await?;
-        Ok(Self {
+        connect(address).await.map(|send| Self::on(send, address))
+    }
+
+    /// Connects from an address of this machine, such as another of 127.0.0.0/8, so that a server sees another caller.
+    pub async fn connect_from(from: IpAddr, address: SocketAddr) -> Result<Self, Broken> {
+        let failed = |error: std::io::Error| Broken::Connect(format!("{from} to {address}: {error}"));
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let socket = socket.map_err(failed)?;
+        socket.bind(SocketAddr::new(from, 0)).map_err(failed)?;
+        let stream = socket.connect(address).await.map_err(failed)?;
+        handshake(stream, address).await.map(|send| Self::on(send, address))
+    }
+
+    fn on(send: SendRequest<Bytes>, address: SocketAddr) -> Self {
+        Self {
             send,
             authority: address.to_string(),
             metadata: HeaderMap::new(),
             deadline: None,
             compression: Compression::Identity,
-        })
+        }
     }
 
     /// Adds metadata to every call; the value may be any bytes that HTTP allows.
@@ -245,8 +258,13 @@ fn timeout(deadline: Duration) -> HeaderValue {
 
 /// Opens an HTTP/2 connection with prior knowledge.
 async fn connect(address: SocketAddr) -> Result<SendRequest<Bytes>, Broken> {
+    let stream =
+        TcpStream::connect(address).await.map_err(|error| Broken::Connect(format!("{address}: {error}")))?;
+    handshake(stream, address).await
+}
+
+async fn handshake(stream: TcpStream, address: SocketAddr) -> Result<SendRequest<Bytes>, Broken> {
     let failed = |error: &dyn std::fmt::Display| Broken::Connect(format!("{address}: {error}"));
-    let stream = TcpStream::connect(address).await.map_err(|error| failed(&error))?;
     stream.set_nodelay(true).map_err(|error| failed(&error))?;
     let mut builder = h2::client::Builder::new();
     builder

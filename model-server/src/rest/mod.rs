@@ -109,12 +109,17 @@ async fn serve(
     }
     match action {
         Some(Action::Fail { code, message, .. }) => return Ok(refuse(&entry, &Failure::new(code, message))),
-        Some(Action::Hang) => {
+        Some(Action::Http(status)) => return Ok(answer(&entry, status, String::new())),
+        Some(Action::Abort) => {
+            entry.end(Outcome::Reset);
+            return Err(Cut);
+        }
+        Some(Action::Hang | Action::Stall) => {
             told(&mut commands).await;
             entry.end(Outcome::Reset);
             return Err(Cut);
         }
-        Some(Action::Reset) | None => (),
+        Some(Action::Reset | Action::NoStatus) | None => (),
     }
     let text = match call.run() {
         Ok(text) => text,

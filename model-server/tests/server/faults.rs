@@ -204,3 +204,56 @@ async fn the_rest_side_has_the_same_faults() {
     assert_eq!(post().await.unwrap().values(), [2.5]);
     assert_eq!(server.counts().executed("resnet", 1), 2);
 }
+
+#[tokio::test]
+async fn an_abort_comes_before_any_answer() {
+    let server = server().await;
+    server.set_fault("resnet", 1, Some(Fault::abort()));
+    let answer = raw(&server).await;
+    assert_eq!((answer.status, answer.reset), (None, Some(h2::Reason::INTERNAL_ERROR)));
+    assert_eq!((server.counts().total(), server.counts().faults("resnet", 1)), (0, 1));
+}
+
+#[tokio::test]
+async fn an_answer_without_a_status_ends_with_its_message() {
+    let server = server().await;
+    server.set_fault("resnet", 1, Some(Fault::no_status()));
+    let answer = raw(&server).await;
+    assert_eq!(
+        (answer.status.unwrap(), answer.trailers.is_none(), answer.reset),
+        (http::StatusCode::OK, true, None)
+    );
+    assert!(!answer.headers.contains_key("grpc-status"));
+    assert_eq!(server.counts().total(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_grpc_has_an_http_status_alone() {
+    let server = server().await;
+    server.set_fault("resnet", 1, Some(Fault::http(503)));
+    let answer = raw(&server).await;
+    assert_eq!(answer.status.unwrap(), 503);
+    assert!(!answer.headers.contains_key("grpc-status") && !answer.headers.contains_key("content-type"));
+    assert_eq!(server.counts().total(), 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_stalls_has_begun_and_ends_with_the_server() {
+    let server = server().await;
+    server.set_fault("resnet", 1, Some(Fault::stall()));
+    let client = Client::connect(server.grpc_addr()).await.unwrap().with_deadline(Duration::from_millis(200));
+    let request = predict_request("resnet", Asked::Version(1), &[1.0]);
+    assert!(matches!(client.predict(&request).await, Err(Broken::Deadline)));
+    assert_eq!(server.counts().total(), 1);
+    server.until(LONG, |it| it.received()[0].outcome == Outcome::Cancelled).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_comes_from_the_address_that_it_is_given() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let from = "127.0.0.7".parse().unwrap();
+    let (client, accepted) =
+        tokio::join!(Client::connect_from(from, listener.local_addr().unwrap()), listener.accept());
+    client.unwrap();
+    assert_eq!(accepted.unwrap().1.ip(), from);
+}

@@ -68,6 +68,8 @@ impl Envoy {
         if let Some(seconds) = scenario.drain_seconds {
             command.args(["--drain-time-s", &seconds.to_string()]);
         }
+        // The times in the log are those of the machine's zone.
+        command.env("TZ", "UTC");
         command.stdin(Stdio::null());
         command.stdout(File::create(directory.join(ACCESS_LOG))?);
         command.stderr(File::create(directory.join(LOG))?);

@@ -8,6 +8,7 @@ pub mod decisions;
 pub mod envoy;
 mod files;
 pub mod load;
+pub mod log;
 pub mod plugin;
 pub mod pools;
 pub mod process;
@@ -16,6 +17,7 @@ pub mod scenario;
 pub mod share;
 pub mod tensorflow;
 pub mod tools;
+pub mod traffic;
 pub mod users;
 pub mod wait;
 

@@ -22,13 +22,13 @@ pub const USER: &str = "x-user-id";
 const AT_ONCE: usize = 2;
 
 /// The only input of every call.
-const X: f32 = 1.0;
+pub(crate) const X: f32 = 1.0;
 
 /// Users with connections to one Envoy. Each call of a user goes over another connection.
 #[derive(Clone)]
 pub struct Users {
-    names: Arc<[String]>,
-    clients: Arc<[Client]>,
+    pub(crate) names: Arc<[String]>,
+    pub(crate) clients: Arc<[Client]>,
 }
 
 /// One call and its answer.
@@ -145,7 +145,7 @@ impl Users {
     }
 }
 
-async fn call(client: &Client, request: &PredictRequest) -> Call {
+pub(crate) async fn call(client: &Client, request: &PredictRequest) -> Call {
     let begun = Instant::now();
     let answer = match client.predict(request).await.map(|reply| reply.ok()) {
         // A version adds one more than its number to the half of x.

@@ -32,6 +32,7 @@ mod envoy {
     mod metadata;
     mod mirror;
     mod observability;
+    mod outcomes;
     mod pools;
     mod protocols;
     mod ramp;
