@@ -36,6 +36,7 @@ pub fn ci(project: &Project) -> ExitCode {
     report.step("compose files", || compose(project));
     report.step("demo", || demo(project, Scenario::Quickstart, &[], &mut parts));
     report.step("demo canary", || demo(project, Scenario::Canary, &["--users", "1000"], &mut parts));
+    report.step("demo rate-limit", || demo(project, Scenario::RateLimit, &["--seconds", "2"], &mut parts));
     report.close()
 }
 

@@ -25,6 +25,8 @@ pub enum Scenario {
     Quickstart,
     /// A canary whose weight is raised and put back while users call
     Canary,
+    /// A greedy tenant beside a modest one, each within its limits
+    RateLimit,
 }
 
 /// What is shown.
@@ -51,6 +53,9 @@ pub fn demo(project: &Project, show: Show, arguments: &[String], parts: &mut Par
         Scenario::Quickstart => {}
         Scenario::Canary => {
             command.args(["--scenario", "canary"]);
+        }
+        Scenario::RateLimit => {
+            command.args(["--scenario", "rate-limit"]);
         }
     }
     match show.backend {

@@ -8,6 +8,7 @@ mod plan;
 mod report;
 mod rollout;
 mod steps;
+mod tenants;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,9 @@ struct Options {
     /// How many users call in the scenario canary
     #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(1_000..=100_000))]
     users: u32,
+    /// How many seconds the modest tenant of the scenario rate-limit is alone, and then beside the greedy one
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -38,6 +42,8 @@ enum Scenario {
     Quickstart,
     /// A canary whose weight is raised and put back while users call
     Canary,
+    /// A greedy tenant beside a modest one, each within its limits
+    RateLimit,
 }
 
 #[tokio::main]
@@ -55,6 +61,7 @@ async fn show(options: &Options) -> Result<ExitCode> {
     match options.scenario {
         Scenario::Quickstart => quickstart(options.backend).await,
         Scenario::Canary => rollout::show(options.backend, options.users as usize).await,
+        Scenario::RateLimit => tenants::show(options.backend, options.seconds).await,
     }
 }
 
