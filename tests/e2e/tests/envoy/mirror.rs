@@ -154,6 +154,28 @@ async fn a_copy_is_the_whole_request_and_counts_once() {
 }
 
 #[tokio::test]
+async fn copies_spend_no_tokens_and_what_is_refused_is_not_copied() {
+    let mirror = server().await;
+    let stage = Stage::shipped("canary", |scenario| {
+        at(scenario, mirror.grpc_addr(), mirror.rest_addr()).reconfigured(|configuration| {
+            mirroring(100)(configuration);
+            let bucket = json!({ "max_tokens": 3, "tokens_per_fill": 1, "fill_interval": "1h" });
+            configuration["models"][0]["rate_limits"] = json!([{ "name": "three", "token_bucket": bucket }]);
+        })
+    })
+    .await;
+    let client = stage.client().await;
+    for _ in 0..3 {
+        call(&client, 3).await;
+    }
+    let reply = client.predict(&predict_request(MODEL, Asked::Latest, &X)).await.unwrap();
+    assert_eq!(reply.code(), Code::ResourceExhausted);
+    executed(&mirror, 3).await;
+    assert_eq!(stat(&stage, "upstream_rq_total").await, 3);
+    assert_eq!(stage.executed(), (3, 0));
+}
+
+#[tokio::test]
 async fn failures_of_the_mirror_change_nothing_for_callers() {
     let mirror = server().await;
     let stage = Stage::shipped("canary", |scenario| {
