@@ -106,7 +106,7 @@ fn guard() -> Guard {
 fn binomial(of: u32, p: f64) -> Vec<f64> {
     let count = of as usize + 1;
     let ratio = |bad: usize| (f64::from(of) - bad as f64) / (bad as f64 + 1.0) * p / (1.0 - p);
-    let peak = ((f64::from(of) * p) as usize).min(of as usize);
+    let peak = (0..count - 1).find(|bad| ratio(*bad) < 1.0).unwrap_or(count - 1);
     let mut chances = vec![0.0; count];
     chances[peak] = 1.0;
     for bad in peak..count - 1 {

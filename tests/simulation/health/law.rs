@@ -29,7 +29,7 @@ impl Scenario {
             if below(3) == 0 { (0, 0) } else { (from, from + below(800)) }
         };
         let fails = [fails(), fails(), fails()];
-        let percent = [50, 80, 100][below(3) as usize];
+        let percent = [50, 80, 100][usize::try_from(below(3)).unwrap()];
         let setting = Setting { max_ejection_percent: percent, ..SETTING };
         Self {
             settings: vec![setting, Setting { consecutive_failures: 4, ..setting }],

@@ -80,12 +80,12 @@ pub fn life(host: &Host<'_>, scenario: &Scenario, ledger: &Rc<RefCell<Ledger>>, 
     let own = MemStore::default();
     let store: &dyn SharedStore = if worker.shares() { host } else { &own };
     let setting = scenario.settings[host.root() as usize % scenario.settings.len()];
-    let seed = (0..64).fold(0, |seed, _| seed << 1 | u64::from(host.one_in(2)));
+    let chance = (0..64).fold(0, |bits, _| bits << 1 | u64::from(host.one_in(2)));
     let policy = policy(setting);
     let created = host.now();
     ledger.borrow_mut().created.push((setting.epoch, created));
     let judged_by = worker.judged_by(&policy);
-    let origin = Origin { instance: b"filter", seed, created: worker.created(created), drain: DRAIN };
+    let origin = Origin { instance: b"filter", seed: chance, created: worker.created(created), drain: DRAIN };
     let mut root = Root {
         host,
         store,
@@ -96,7 +96,7 @@ pub fn life(host: &Host<'_>, scenario: &Scenario, ledger: &Rc<RefCell<Ledger>>, 
         policy,
         judged_by,
         ledger,
-        rng: Rng::seeded(seed),
+        rng: Rng::seeded(chance),
         pending: vec![],
         ticked: vec![],
     };
@@ -110,10 +110,10 @@ pub fn life(host: &Host<'_>, scenario: &Scenario, ledger: &Rc<RefCell<Ledger>>, 
         }
         for at in (0..root.pending.len()).rev() {
             if root.pending[at].0 <= tick {
-                let (_, seen, probe) = root.pending.swap_remove(at);
+                let (_, answered, flight) = root.pending.swap_remove(at);
                 // Its answer is there, so it is not on its way any more.
-                drop(probe);
-                root.answer(seen);
+                drop(flight);
+                root.answer(answered);
             }
         }
         // Now and then nothing happens for so long that what has an expiry expires.
@@ -158,8 +158,8 @@ impl Root<'_, '_> {
             }
         }
         self.ledger.borrow_mut().happened.requests += 1;
-        let takes = self.below(4) as u32;
-        self.pending.push((tick + takes, seen, flight));
+        let answered = tick + u32::try_from(self.below(4)).unwrap();
+        self.pending.push((answered, seen, flight));
     }
 
     fn answer(&mut self, mut seen: Observation) {
