@@ -27,6 +27,9 @@ pub struct Ending<'a> {
     pub malformed: bool,
     /// The caller's own `grpc-timeout`.
     pub deadline: Option<Duration>,
+    /// The whole request and the whole response were seen. A response that the proxy itself makes because time is up
+    /// is whole when it is made before any of the server's.
+    pub is_whole: bool,
 }
 
 /// A label for metrics, from a closed set.
@@ -99,6 +102,10 @@ mod flag {
 /// A timeout speaks against the target only when the caller gave it so much time.
 const FAIR_DEADLINE: Duration = Duration::from_secs(1);
 
+/// What Envoy says when the stream as a whole took too long, or nothing moved on it
+/// (`source/common/http/conn_manager_impl.cc`). A caller that is slow to send or to read can bring that about, too.
+const STREAM_TIMEOUTS: [&[u8]; 2] = [b"max_duration_timeout", b"stream_idle_timeout"];
+
 /// What TensorFlow Serving says of a full batching queue (shared_batch_scheduler.h).
 const QUEUE_FULL: &[u8] = b"The batch scheduling queue to which this task was submitted is full";
 /// What gRPC itself says of a message above the server's limit.
@@ -128,6 +135,9 @@ impl Ending<'_> {
         }
         if self.flags & flag::UPSTREAM != 0 {
             return Outcome::Failure;
+        }
+        if self.is_whole && STREAM_TIMEOUTS.contains(&self.details) {
+            return self.timeout();
         }
         if self.details != b"via_upstream" {
             return Outcome::Neutral;
@@ -282,6 +292,12 @@ mod tests {
         let route = Ending { flags: 4, details: b"response_timeout", ..answer(GrpcStatus::Unavailable, "") };
         check(route, Outcome::Failure);
         check(Ending { deadline: Some(Duration::from_millis(1)), ..route }, Outcome::Neutral);
+        for details in STREAM_TIMEOUTS {
+            let stream = Ending { details, is_whole: true, ..timeout };
+            check(stream, Outcome::Failure);
+            check(Ending { deadline: Some(Duration::from_millis(999)), ..stream }, Outcome::Neutral);
+            check(Ending { is_whole: false, ..stream }, Outcome::Neutral);
+        }
     }
 
     /// Every way in which a stream is seen to end in Envoy 1.40, as the filter sees it at the end.

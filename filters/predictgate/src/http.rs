@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::str::FromStr;
 
 use predictgate::exchange::{Body, DECISION_HEADER, Exchange, Sent, sanitise};
 use predictgate::outcome::{Ending, Outcome};
@@ -21,6 +22,10 @@ pub struct Http {
     exchange: Rc<RefCell<Exchange>>,
     /// Nothing of the request is looked at any more.
     through: bool,
+    /// The whole request has come.
+    asked: bool,
+    /// The whole response has come.
+    answered: bool,
     /// The stream's end was taken, which happens once.
     ended: bool,
 }
@@ -28,7 +33,7 @@ pub struct Http {
 impl Http {
     pub fn new(id: u32, worker: Rc<Worker>) -> Self {
         let exchange = Rc::new(RefCell::new(Exchange::new(id)));
-        Self { id, worker, exchange, through: false, ended: false }
+        Self { id, worker, exchange, through: false, asked: false, answered: false, ended: false }
     }
 
     fn apply(&mut self, verdict: Verdict) -> Action {
@@ -79,9 +84,11 @@ impl Http {
         } else if let Some(sent) = exchange.sent() {
             let response = Response::read(exchange.protocol());
             let code = response.ending().code();
-            // An answer without an error came from the server, whatever became of the connection after it.
-            let is_fine = code.is_success() || !sent.is_watched;
-            let outcome = if is_fine { Outcome::Success } else { response.judge(sent) };
+            // A whole answer without an error came from the server, whatever became of the connection after it.
+            let is_whole = response.grpc || self.answered;
+            let is_fine = (code.is_success() && is_whole) || !sent.is_watched;
+            let outcome =
+                if is_fine { Outcome::Success } else { response.judge(sent, self.asked && self.answered) };
             self.worker.answered(sent, code, outcome);
         }
     }
@@ -109,12 +116,15 @@ struct Response {
     status_in: Map,
 }
 
+fn number<T: FromStr>(map: Map, name: &str) -> Option<T> {
+    str::from_utf8(&host::header(map, name)?).ok()?.parse().ok()
+}
+
 impl Response {
     fn read(protocol: Protocol) -> Self {
-        let number = |map, name| str::from_utf8(&host::header(map, name)?).ok()?.parse().ok();
         let grpc = protocol != Protocol::Rest;
         if !grpc {
-            let http_status = number(Map::Response, ":status").and_then(|it: u64| u32::try_from(it).ok());
+            let http_status = number(Map::Response, ":status");
             return Self { grpc, http_status, grpc_status: None, status_in: Map::Response };
         }
         let in_trailers = number(Map::ResponseTrailers, "grpc-status");
@@ -129,11 +139,14 @@ impl Response {
     }
 
     /// Whose fault an answer is that is no success. It takes some calls of the host.
-    fn judge(&self, sent: Sent) -> Outcome {
+    fn judge(&self, sent: Sent, is_whole: bool) -> Outcome {
         let flags = host::property(&["response", "flags"]).and_then(|bytes| bytes.try_into().ok());
         let details = host::property(&["response", "code_details"]).unwrap_or_default();
         let message = host::header(self.status_in, "grpc-message").unwrap_or_default();
+        let http_status = self.http_status.or_else(|| number(Map::Response, ":status"));
         Ending {
+            http_status,
+            is_whole,
             flags: flags.map_or(0, u64::from_le_bytes),
             details: &details,
             grpc_message: &message,
@@ -154,6 +167,7 @@ impl Context for Http {
 
 impl HttpContext for Http {
     fn on_http_request_headers(&mut self, _: usize, ends: bool) -> Action {
+        self.asked = ends;
         let (headers, spoofed) = sanitise(self.worker.policy(), host::request_headers());
         for name in &spoofed {
             if host::remove_header(Map::Request, name).is_err() {
@@ -167,6 +181,7 @@ impl HttpContext for Http {
     }
 
     fn on_http_request_body(&mut self, size: usize, ends: bool) -> Action {
+        self.asked |= ends;
         let skips = || self.exchange.try_borrow_mut().is_ok_and(|mut exchange| exchange.skips(size));
         if self.through || (!ends && skips()) {
             return Action::Continue;
@@ -179,6 +194,7 @@ impl HttpContext for Http {
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        self.asked = true;
         if self.through {
             return Action::Continue;
         }
@@ -186,7 +202,8 @@ impl HttpContext for Http {
         self.apply(verdict)
     }
 
-    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+    fn on_http_response_headers(&mut self, _: usize, ends: bool) -> Action {
+        self.answered = ends;
         let explanation =
             self.exchange.try_borrow().ok().and_then(|exchange| exchange.explanation(self.worker.policy()));
         if let Some(explanation) = explanation
@@ -194,6 +211,16 @@ impl HttpContext for Http {
         {
             log::warn!("the host did not let a response header be set");
         }
+        Action::Continue
+    }
+
+    fn on_http_response_body(&mut self, _: usize, ends: bool) -> Action {
+        self.answered |= ends;
+        Action::Continue
+    }
+
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        self.answered = true;
         Action::Continue
     }
 
