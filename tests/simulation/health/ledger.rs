@@ -23,7 +23,7 @@ pub struct Ledger {
     /// When roots were made, by the epoch of their configuration.
     pub created: Vec<(u32, Instant)>,
     /// When roots had arrived for good.
-    pub arrived: Vec<(u32, Instant)>,
+    pub arrived: Vec<Arrival>,
     /// The epochs of the roots that are in a call just now, and may have decided what they have not said yet.
     pub deciding: Vec<u32>,
     pub happened: Happened,
@@ -36,6 +36,14 @@ pub struct Trip {
     /// When the root that says so was made.
     created: Instant,
     pub said: Instant,
+}
+
+/// A root that has ticked often enough for its configuration to be in force.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    pub epoch: u32,
+    pub created: Instant,
+    pub at: Instant,
 }
 
 /// Counts by which a test knows that what it checks did happen.
@@ -51,8 +59,8 @@ pub struct Happened {
     pub roll_backs: u64,
     pub probes: u64,
     pub obeyed: u64,
-    /// Roots that found a latch although another guard had been in force.
-    pub clean_starts: u64,
+    /// Roots whose latch another guard had cleared before they began.
+    pub starts_after_clearing: u64,
 }
 
 impl Ledger {
@@ -144,14 +152,30 @@ impl Ledger {
         self.deciding.swap_remove(at);
     }
 
-    /// A root that was made after another guard had been in force finds only a latch of the time since.
-    pub fn check_starts_clean(&mut self, epoch: u32, created: Instant) {
-        let others = self.arrived.iter().filter(|(other, at)| *other != epoch && *at < created);
-        let Some((_, last)) = others.max_by_key(|(_, at)| *at).copied() else { return };
-        self.happened.clean_starts += 1;
-        let is_new = self.trips.iter().any(|trip| trip.epoch == epoch && last < trip.said);
-        let may_be_new = is_new || self.deciding.contains(&epoch);
-        self.check(may_be_new, || format!("an old latch of epoch {epoch} came back at {created:?}"));
+    /// A root that finds a latch with its first tick finds one that no other guard has cleared.
+    pub fn check_start(&mut self, epoch: u32, created: Instant, is_tripped: bool) {
+        let mut trips = self.trips.iter().filter(|trip| trip.epoch == epoch);
+        let is_found = trips.clone().any(|trip| !self.was_cleared(trip, created));
+        self.happened.starts_after_clearing += u64::from(trips.any(|trip| self.was_cleared(trip, created)));
+        // Who is in a call may have tripped it and not said so yet.
+        let may_be_tripped = is_found || self.deciding.contains(&epoch);
+        self.check(may_be_tripped || !is_tripped, || {
+            format!("a latch of epoch {epoch} came back at {created:?}")
+        });
+    }
+
+    /// Whether a root with another guard was made after the trip and had arrived by `then`, without a rival that was
+    /// made in between and came first.
+    fn was_cleared(&self, trip: &Trip, then: Instant) -> bool {
+        self.arrived.iter().any(|arrival| {
+            let rivals = |(epoch, created): &(u32, Instant)| {
+                *epoch == trip.epoch && arrival.created < *created && *created < arrival.at
+            };
+            arrival.epoch != trip.epoch
+                && trip.said < arrival.created
+                && arrival.at < then
+                && !self.created.iter().any(rivals)
+        })
     }
 
     fn probe_begins(&mut self, target: TargetId, now: Instant) -> u64 {

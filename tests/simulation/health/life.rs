@@ -14,7 +14,7 @@ use predictgate::split::{Draw, choose};
 use predictgate::store::{MemStore, SharedStore};
 use predictgate::units::{Instant, Share, WallTime};
 
-use super::ledger::{Ledger, ProbeFlight};
+use super::ledger::{Arrival, Ledger, ProbeFlight};
 use super::{CANARY, DIRECT, MODEL, ROLLOUT, Setting, TARGETS, policy};
 use crate::scheduler::Host;
 
@@ -229,10 +229,11 @@ impl Root<'_, '_> {
         }
         let arrived = self.scenario.obeys_within as usize;
         if self.ticked.len() == arrived {
-            ledger.arrived.push((self.setting.epoch, now));
+            let (epoch, created) = (self.setting.epoch, self.created);
+            ledger.arrived.push(Arrival { epoch, created, at: now });
         }
-        if self.ticked.len() == 1 && standing.is_tripped(ROLLOUT) {
-            ledger.check_starts_clean(self.setting.epoch, self.created);
+        if self.ticked.len() == 1 {
+            ledger.check_start(self.setting.epoch, self.created, standing.is_tripped(ROLLOUT));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Configurations that replace each other: A, then B with another guard, then A again.
 
+use std::num::NonZeroU64;
+
 use predictgate::store::MemStore;
 
 use super::Setting;
@@ -16,16 +18,29 @@ impl Scenario {
         Self {
             settings: vec![first, Setting { epoch: 2, ..first }],
             fails: [(0, u64::MAX), (0, 0), (0, 0)],
+            ticks: 24,
             ..scenario
         }
     }
 }
 
-/// A worker that dies may have decided what nobody has heard of, so nobody dies here.
+/// Configurations follow each other within a few ticks. A worker that dies may have decided what nobody has heard of,
+/// so nobody dies here.
+const UPDATES: Faults = Faults { death: None, update: NonZeroU64::new(200), ..FAULTS };
+
 #[test]
 fn a_latch_holds_until_another_guard_comes_and_does_not_come_back_with_its_own() {
-    explore_part(2000, 1, |seed| {
-        let faults = Faults { death: None, ..FAULTS };
-        law(&play(seed, 3, faults, &Scenario::alternating(seed), MemStore::default(), Right))
+    explore_part(10_000, 10, |seed| {
+        law(&play(seed, 2, UPDATES, &Scenario::alternating(seed), MemStore::default(), Right))
     });
+}
+
+#[test]
+fn latches_are_cleared_before_their_guard_comes_back() {
+    let found = |seed| {
+        let scenario = Scenario::alternating(seed);
+        play(seed, 2, UPDATES, &scenario, MemStore::default(), Right).happened.starts_after_clearing
+    };
+    let starts: u64 = (0..100).map(found).sum();
+    assert!(starts > 20, "{starts}");
 }

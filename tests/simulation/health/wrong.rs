@@ -1,9 +1,12 @@
 //! Wrong variants, which the laws must catch.
 
+use std::sync::Arc;
+
 use predictgate::policy::Policy;
 use predictgate::store::{Conflict, MemStore, SharedStore, Version};
 use predictgate::units::{Instant, Share};
 
+use super::ROLLOUT;
 use super::law::{FAULTS, law, play};
 use super::life::{Right, Scenario, Worker};
 use crate::explore::first_broken;
@@ -88,5 +91,24 @@ impl Worker for Timeless {
 fn an_older_configuration_that_clears_the_latch_of_a_newer_one_is_caught() {
     check_caught("is lost", |seed| {
         law(&play(seed, 3, FAULTS, &Scenario::alternating(seed), MemStore::default(), Timeless))
+    });
+}
+
+/// Does not see that the guard has changed.
+struct Unaware;
+
+impl Worker for Unaware {
+    fn judged_by(&self, policy: &Policy) -> Policy {
+        let mut policy = policy.clone();
+        let routes = Arc::make_mut(&mut policy.models[0].routes);
+        routes[usize::from(ROLLOUT.0)].guard.as_mut().unwrap().epoch = 1;
+        policy
+    }
+}
+
+#[test]
+fn a_latch_that_outlives_its_guard_is_caught() {
+    check_caught("came back", |seed| {
+        law(&play(seed, 3, FAULTS, &Scenario::alternating(seed), MemStore::default(), Unaware))
     });
 }
