@@ -9,7 +9,8 @@ use anyhow::Result;
 use bytes::Bytes;
 use model_server::client::rest::{self, RestReply};
 use model_server::client::{Asked, Client, predict_request};
-use model_server::{Code, Fault, INJECTED, Place, VersionConfig};
+use model_server::framing::frame;
+use model_server::{Code, Fault, INJECTED, Place, Rpc, VersionConfig};
 use predictgate_e2e::Scenario;
 use predictgate_e2e::log::lines;
 use predictgate_e2e::pools::MODEL;
@@ -17,8 +18,9 @@ use predictgate_e2e::wait::until;
 use serde_json::{Value, json};
 
 use super::stage::{Stage, X, instances};
+use super::wire::{GRPC, input, spec};
 
-/// The timeout of every route here.
+/// After which Envoy gives up a server that has not begun to answer.
 const ROUTE_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// The ejection scenario, in which outcomes are looked at and nothing follows from them. A caller names its target.
@@ -26,8 +28,13 @@ async fn stage() -> Stage {
     Stage::shipped("ejection", |scenario| {
         let mut scenario = without_health_checks(scenario).connection_manager(|manager| {
             for route in routes(manager) {
-                route["route"]["timeout"] = json!("0.4s");
+                // gRPC has none: it is bound by the caller's deadline and by that of each try.
+                if let Some(timeout) = route["route"].get_mut("timeout") {
+                    *timeout = json!("0.4s");
+                }
             }
+            manager["route_config"]["virtual_hosts"][0]["retry_policy"]["per_try_timeout"] = json!("0.4s");
+            manager["stream_idle_timeout"] = json!("0.8s");
         });
         scenario.log = Some("wasm:debug".to_owned());
         scenario.reconfigured(|configuration| {
@@ -113,8 +120,11 @@ async fn every_way_in_which_a_grpc_call_can_end_has_its_class() {
         ("a reset after the headers", Some(Fault::reset()), "failure"),
         ("no status", Some(Fault::no_status()), "failure"),
         ("503 without gRPC", Some(Fault::http(503)), "failure"),
-        ("the route's timeout before the headers", Some(Fault::hang()), "failure"),
-        ("the route's timeout after the headers", Some(Fault::stall()), "failure"),
+        ("429 without gRPC", Some(Fault::http(429)), "overload"),
+        ("404 without gRPC", Some(Fault::http(404)), "neutral"),
+        ("the route's timeout", Some(Fault::hang()), "failure"),
+        // It may be the caller who does not read.
+        ("silence after the headers", Some(Fault::stall()), "neutral"),
         ("deadline exceeded, by the server", fails(Code::DeadlineExceeded, ""), "failure"),
         ("a full batching queue", fails(Code::Unavailable, FULL), "overload"),
         ("resource exhausted", fails(Code::ResourceExhausted, "Run() timeout exceeded"), "overload"),
@@ -171,6 +181,30 @@ async fn every_way_in_which_a_grpc_call_can_end_has_its_class() {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_answer_within_a_fair_deadline_has_failed() {
+    let stage = Stage::shipped("ejection", |mut scenario| {
+        scenario.log = Some("wasm:debug".to_owned());
+        Ok(scenario)
+    });
+    let (stage, mut seen) = (stage.await, 0);
+    stage.pools.v2.set_fault(MODEL, 2, Some(Fault::hang()));
+    for (deadline, class) in [(1000, "failure"), (990, "neutral")] {
+        // The caller does not give up by itself, so it is Envoy that ends the call.
+        grpc(&stage, Asked::Version(2), None, Some(Duration::from_millis(deadline))).await;
+        assert_next(&stage, &mut seen, "canary", class, &format!("a deadline of {deadline} ms")).await;
+    }
+    // A caller that does not end its message keeps the server waiting, not the other way round.
+    let raw = stage.raw().await;
+    let headers = [GRPC[0], GRPC[1], ("grpc-timeout", b"1S".as_slice())];
+    let mut stream = raw.open(raw.post(Rpc::Predict.path(), &headers).unwrap(), false).await.unwrap();
+    let body = frame(&[spec(MODEL, Some(2)), input(&X)].concat());
+    stream.send(body.slice(..body.len() - 1)).await.unwrap();
+    let answer = stream.answer().await;
+    assert_eq!(answer.header("grpc-status"), Some("4"), "{answer:?}");
+    assert_next(&stage, &mut seen, "canary", "neutral", "a message that does not end").await;
+}
+
+#[tokio::test]
 async fn a_version_that_is_not_loaded_counts_where_the_configuration_has_chosen_it() {
     let (stage, mut seen) = (stage().await, 0);
     let cases = [
@@ -216,7 +250,7 @@ async fn every_way_in_which_a_rest_call_can_end_has_its_class() {
         let _ = post(stage.envoy.addr, "plain", "/v1/models/resnet:predict").await;
         assert_next(&stage, &mut seen, "plain", class, case).await;
     }
-    // The status line had gone on before the body was cut: the caller sees it, and the filter's metric says 200.
+    // The status line has gone on before the body is cut.
     stage.pools.v2.set_fault(MODEL, 2, Some(Fault::reset()));
     assert!(post(stage.envoy.addr, "plain", "/v1/models/resnet:predict").await.is_err());
     assert_next(&stage, &mut seen, "plain", "failure", "a body that is cut").await;
