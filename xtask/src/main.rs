@@ -1,6 +1,7 @@
 //! The developer commands of Predictgate.
 
 mod apt;
+mod bench;
 mod cases;
 mod check;
 mod ci;
@@ -111,6 +112,20 @@ enum Command {
         #[arg(value_enum, value_name = "NAME")]
         parts: Vec<Soak>,
     },
+    /// Measure what the filter costs Envoy, beside what one would use instead (a quarter of an hour)
+    ///
+    /// Writes docs/benchmarks. Further arguments go to the benchmark: `--quick` takes three minutes;
+    /// `--variant everything --size 1k --rounds 9` repeats one comparison; `-- --help` lists all.
+    Bench {
+        #[command(flatten)]
+        install: Install,
+        /// Do not measure Envoy: record the calls, the fuel and the size of the built module as accepted
+        #[arg(long, conflicts_with = "arguments")]
+        accept: bool,
+        /// What the benchmark itself is told
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<String>,
+    },
     /// Do all that CI does: format, lints, every tier, the shipped configurations, the demo (twenty minutes the
     /// first time)
     Ci(Install),
@@ -151,6 +166,13 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Soak { install: Install { install }, parts } => {
             return Ok(soak::soak(&Project::here(install), &parts));
+        }
+        Command::Bench { install: Install { install }, accept, arguments } => {
+            let project = Project::here(install);
+            if !accept {
+                return bench::bench(&project, &arguments);
+            }
+            bench::accept(&project)?;
         }
         Command::Ci(Install { install }) => return Ok(ci::ci(&Project::here(install))),
     }
