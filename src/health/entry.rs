@@ -222,7 +222,7 @@ mod tests {
         for _ in 0..20_000 {
             let mut spoilt = bytes.clone();
             for _ in 0..=rng.next_u64() % 4 {
-                let place = usize::try_from(rng.next_u64()).unwrap_or(0) % spoilt.len();
+                let place = usize::try_from(rng.next_u64() % spoilt.len() as u64).unwrap();
                 spoilt[place] = rng.next_u64().to_le_bytes()[0];
             }
             let entry = Entry::read(&spoilt);

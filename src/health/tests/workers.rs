@@ -51,7 +51,7 @@ fn anything_may_stand_in_shared_memory() {
             let (Some(mut value), version) = process.store.store.load(&key) else { continue };
             // The last bytes of an entry are the arena's, which has tests of its own.
             let end = if n == "changes" { value.len() } else { value.len() - 17 };
-            let place = usize::try_from(rng.next_u64()).unwrap() % end;
+            let place = usize::try_from(rng.next_u64() % end as u64).unwrap();
             value[place] = rng.next_u64().to_le_bytes()[0];
             process.store.store.store(&key, &value, version).unwrap();
         }
