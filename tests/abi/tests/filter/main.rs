@@ -5,6 +5,7 @@ mod budget;
 mod configuration;
 mod gate;
 mod holds;
+mod health;
 mod hostile;
 mod identity;
 mod knob;
