@@ -209,3 +209,27 @@ fn whatever_stands_in_shared_data_a_decision_is_made() {
         }
     }
 }
+
+#[test]
+fn a_lease_is_used_for_twenty_milliseconds_and_not_a_nanosecond_longer() {
+    let start = || {
+        let (store, mut limiter) = (Watched::default(), limiter(64));
+        let limit = limiter.add(None, &rate("limit", 10_000, 10_000, SECOND), false);
+        let mut last = START;
+        for step in 0..1000 {
+            let now = START.after(Duration::from_micros(20 * step));
+            let before = store.calls.get();
+            assert_eq!(admitted(&mut limiter, &store, now, limit, 1), 1);
+            if before < store.calls.get() {
+                last = now;
+            }
+        }
+        (store, limiter, limit, last)
+    };
+    for (after, asks) in [(Duration::from_millis(20), false), (Duration::from_nanos(20_000_001), true)] {
+        let (store, mut limiter, limit, debited_at) = start();
+        let before = store.calls.get();
+        assert_eq!(admitted(&mut limiter, &store, debited_at.after(after), limit, 1), 1);
+        assert_eq!(before < store.calls.get(), asks, "after {after:?}");
+    }
+}

@@ -167,26 +167,30 @@ fn sixteen_workers_admit_no_more_than_the_limits_in_any_interval() {
     check(16);
 }
 
-/// Asks much in a short time, and then nothing while leases grow old; the workers' bursts come together now
-/// and then.
+/// Makes leases large by many requests, takes one from a bucket that is full again, lets it grow old, and asks for all
+/// there is: no other order brings as many tokens of two times together.
 fn in_bursts(host: &Host<'_>, mut play: Play<'_>) {
-    const BEAT: u64 = 5_000_000;
+    let gaps = [15, 15].map(|least| Duration::from_micros(1000 * least + play.scenario.keys * 1000));
     while host.now() < play.scenario.ends {
-        let next = (host.now().as_nanos() / BEAT + 1 + play.draw(8)) * BEAT;
-        host.wait(Duration::from_nanos(next - host.now().as_nanos()));
-        for _ in 0..play.draw(60) {
-            host.wait(Duration::from_micros(play.draw(20)));
-            _ = admit(&mut play.limiter, host, host, host.now(), &vec![(0, 0, 1)], play.ledger);
+        for (requests, gap) in [(100, gaps[0]), (1, gaps[1]), (100, Duration::ZERO)] {
+            for _ in 0..requests {
+                host.wait(Duration::from_micros(play.draw(20)));
+                _ = admit(&mut play.limiter, host, host, host.now(), &vec![(0, 0, 1)], play.ledger);
+            }
+            host.wait(gap);
         }
+        host.wait(Duration::from_millis(60));
     }
 }
 
 #[test]
 fn leases_that_lie_idle_between_bursts_add_nothing_to_a_limit() {
-    explore_part(RUNS, 20, |seed| {
+    explore_part(RUNS, 50, |seed| {
         let scenario = Scenario {
-            settings: vec![setting(40 + u32::try_from(seed % 3).unwrap() * 80, 1000)],
-            ends: Instant::from_nanos(200_000_000),
+            settings: vec![setting(40, 1000)],
+            ends: Instant::from_nanos(150_000_000),
+            keys: 1 + seed % 12,
+            faults: Faults { death: None, update: None, ..Faults::ALL },
             ..Scenario::drawn(seed, 4)
         };
         let ledger = play(seed, &scenario, Box::<MemStore>::default(), in_bursts);
