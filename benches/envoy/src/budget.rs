@@ -74,7 +74,9 @@ pub fn bars(results: &Results) -> Vec<Bar> {
         let (first, last) = (curve.points.first(), curve.points.last());
         let range =
             first.zip(last).map_or(String::new(), |(first, last)| format!("{} to {}", first.at, last.at));
-        bar(format!("growth with {range} {}", curve.name), worst, curve.most, TIMES);
+        if let Some(most) = curve.most {
+            bar(format!("growth with {range} {}", curve.name), worst, most, TIMES);
+        }
         let failed: usize = curve.points.iter().map(|point| point.failed).sum();
         if 0 < failed {
             bar(format!("failed with {}", curve.name), failed as f64, 0.0, REQUESTS);

@@ -19,6 +19,8 @@ use crate::{Size, report};
 const MOST_GROWTH: f64 = 1.1;
 /// What CPU time at rest may grow by from the fewest models to the most.
 const MOST_IDLE_GROWTH: f64 = 1.2;
+/// How the names of workers' threads begin.
+const WORKERS: &str = "wrk:";
 /// Over several workers' connections, however the kernel deals them out.
 const MANY: Shape = Shape { connections: 16, streams: 2 };
 
@@ -38,9 +40,17 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// A quick look is at the ends.
+    fn points(&self, all: &[u32]) -> Vec<u32> {
+        match all {
+            [first, .., last] if self.plan.quick => vec![*first, *last],
+            _ => all.to_vec(),
+        }
+    }
+
     fn models(&mut self, results: &mut Results) -> Result<()> {
         let mut points = Vec::new();
-        for among in [10, 100, 1_000, 10_000] {
+        for among in self.points(&[10, 100, 1_000, 10_000]) {
             let setup = predictgate(self.modules.predictgate, &models(among).to_string());
             let envoy = self.start(&setup, 1, Windows::Default)?;
             let request = Request::predict_any("model-", among, Size::K1.bytes());
@@ -67,26 +77,36 @@ impl Bench<'_> {
         }
         // Twice as long as Envoy takes from one flush of its statistics to the next.
         let (count, time) = if self.plan.quick { (1, 5) } else { (3, 10) };
-        let mut rounds: Vec<Vec<f64>> = points.iter().map(|_| Vec::new()).collect();
-        for _ in 0..count {
-            let read = || -> Result<Vec<_>> {
-                points.iter().map(|point| Cpu::of_threads(point.envoy.pid(), "wrk:")).collect()
+        let mut workers: Vec<Vec<f64>> = points.iter().map(|_| Vec::new()).collect();
+        let mut all = workers.clone();
+        let read = || -> Result<Vec<_>> {
+            let of = |point: &At| {
+                let pid = point.envoy.pid();
+                Ok((Cpu::of_threads(pid, WORKERS)?, Cpu::of_process(pid)?))
             };
+            points.iter().map(of).collect()
+        };
+        for _ in 0..count {
             let before = read()?;
             std::thread::sleep(Duration::from_secs(time));
-            for (rounds, (before, after)) in rounds.iter_mut().zip(before.into_iter().zip(read()?)) {
-                rounds.push((after - before).as_secs_f64() * 1e6 / time as f64);
+            for (place, (before, after)) in before.into_iter().zip(read()?).enumerate() {
+                let micros = |used: Duration| used.as_secs_f64() * 1e6 / time as f64;
+                workers[place].push(micros(after.0 - before.0));
+                all[place].push(micros(after.1 - before.1));
             }
         }
-        let rows = points.iter().map(|point| (point.at, 0)).collect();
-        let what = "CPU time of a worker at rest, for a second";
-        results.curves.push(curve("models, at rest", what, MOST_IDLE_GROWTH, rows, &rounds));
+        let rows = || points.iter().map(|point| (point.at, 0)).collect();
+        let what = "CPU time of a worker, for a second";
+        results.curves.push(curve("models, at rest", what, Some(MOST_IDLE_GROWTH), rows(), &workers));
+        // Envoy's main thread goes through all statistics every 5 s.
+        let what = "CPU time of all of Envoy, for a second";
+        results.curves.push(curve("models, at rest, all threads", what, None, rows(), &all));
         Ok(())
     }
 
     fn tenants(&mut self, results: &mut Results) -> Result<()> {
         let mut points = Vec::new();
-        for among in [1, 1_000, 1_000_000] {
+        for among in self.points(&[1, 1_000, 1_000_000]) {
             let envoy = self.start(&Variant::Limits.setup(&self.modules), 1, Windows::Default)?;
             let request = Request::predict("resnet", Size::K1.bytes());
             points.push(At { at: among, envoy, request: request.header_any("x-tenant", "tenant-", among) });
@@ -96,7 +116,7 @@ impl Bench<'_> {
 
     fn routes(&mut self, results: &mut Results) -> Result<()> {
         let mut points = Vec::new();
-        for among in [1, 10, 100] {
+        for among in self.points(&[1, 10, 100]) {
             let setup = predictgate(self.modules.predictgate, &routes(among).to_string());
             let envoy = self.start(&setup, 1, Windows::Default)?;
             let request = Request::predict("resnet", Size::K1.bytes());
@@ -127,7 +147,7 @@ impl Bench<'_> {
             }
         }
         let rows = points.iter().zip(failed).map(|(point, failed)| (point.at, failed)).collect();
-        results.curves.push(curve(name, what, MOST_GROWTH, rows, &rounds));
+        results.curves.push(curve(name, what, Some(MOST_GROWTH), rows, &rounds));
         Ok(())
     }
 
@@ -138,7 +158,7 @@ impl Bench<'_> {
         let cores = Cores { envoy: self.all.to_vec(), load: self.cores.load.clone() };
         let own = std::mem::replace(&mut self.cores, cores);
         let mut envoys = Vec::new();
-        for workers in [1, 2, 4] {
+        for workers in self.points(&[1, 2, 4]) {
             let start =
                 |variant: Variant| self.start(&variant.setup(&self.modules), workers, Windows::Default);
             envoys.push((workers, start(Variant::NoFilter)?, start(Variant::Everything)?));
@@ -164,7 +184,7 @@ impl Bench<'_> {
             }
         }
         let rows = envoys.iter().zip(failed).map(|(it, failed)| (it.0, failed)).collect();
-        results.curves.push(curve("workers", "ratio to no filter", MOST_GROWTH, rows, &rounds));
+        results.curves.push(curve("workers", "ratio to no filter", Some(MOST_GROWTH), rows, &rounds));
         Ok(())
     }
 }
@@ -172,7 +192,7 @@ impl Bench<'_> {
 fn curve(
     name: &'static str,
     what: &'static str,
-    most: f64,
+    most: Option<f64>,
     rows: Vec<(u32, usize)>,
     rounds: &[Vec<f64>],
 ) -> Curve {
@@ -231,7 +251,7 @@ mod tests {
     #[test]
     fn growth_is_against_the_first_point_of_the_same_round() {
         let rounds = [vec![10.0, 20.0], vec![11.0, 24.0]];
-        let curve = curve("x", "y", 1.1, vec![(1, 0), (2, 3)], &rounds);
+        let curve = curve("x", "y", None, vec![(1, 0), (2, 3)], &rounds);
         assert!((curve.points[1].growth.least - 1.1).abs() < 1e-9);
         assert!((curve.points[1].growth.most - 1.2).abs() < 1e-9);
         assert_eq!(curve.points[1].failed, 3);

@@ -404,3 +404,24 @@ impl Server {
         Ok(open)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_and_servers_understand_each_other() {
+        let mut load = Load::start().unwrap();
+        let [one, two] = load.servers().unwrap();
+        for size in [64, 1 << 10, 1 << 20] {
+            let request = Request::predict("resnet", size);
+            let ran = load.closed(one, &request, Shape { connections: 2, streams: 3 }, 20).unwrap();
+            assert_eq!((ran.whole, ran.clusters), (20, [20, 0]), "{size} bytes");
+        }
+        let request = Request::predict("resnet", 64);
+        let ran = load.open(two, &request, 2, 1_000.0, Duration::from_millis(100)).unwrap();
+        assert_eq!((ran.whole, ran.clusters), (100, [0, 100]));
+        // The first tenth warms.
+        assert_eq!(ran.latencies.len(), 90);
+    }
+}

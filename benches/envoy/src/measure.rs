@@ -93,6 +93,9 @@ impl Bench<'_> {
         let envoys = self.start_all()?;
         for &size in &self.plan.sizes {
             let (request, count) = (predict(size), self.plan.requests(size));
+            let [server, _] = self.load.servers()?;
+            let alone = self.load.closed(server, &request, CLOSED, count)?;
+            results.load_alone.insert(size.name(), alone.requests as f64 / alone.took.as_secs_f64());
             let mut rounds: Vec<Vec<Cost>> = envoys.iter().map(|_| Vec::new()).collect();
             for round in 0..=self.plan.rounds {
                 eprintln!("cpu, {}: round {round} of {}", size.name(), self.plan.rounds);
@@ -163,9 +166,10 @@ impl Bench<'_> {
                 rise.push(peak - one);
                 rest.push(one);
                 drop(envoy);
-                let (_, two) = self.at_rest(&setup, 2)?;
-                let (_, four) = self.at_rest(&setup, 4)?;
-                per_worker.extend([two - one, (four - one) / 3.0]);
+                for workers in if self.plan.quick { &[4][..] } else { &[2, 4] } {
+                    let (_, more) = self.at_rest(&setup, *workers)?;
+                    per_worker.push((more - one) / f64::from(workers - 1));
+                }
             }
             results.memory.push(MemoryRow {
                 variant: variant.name(),

@@ -62,7 +62,12 @@ pub fn cpu(results: &Results, size: Size) -> String {
             ]
         })
         .collect();
-    format!("CPU time of Envoy for a request of {}\n\n{}", size.name(), table(&head, &rows))
+    let alone = results.load_alone.get(size.name()).copied().unwrap_or_default();
+    format!(
+        "CPU time of Envoy for a request of {} (callers and servers alone do {alone:.0} requests/s)\n\n{}",
+        size.name(),
+        table(&head, &rows)
+    )
 }
 
 /// The table of all sizes: ratios only.

@@ -27,7 +27,7 @@ impl Figure {
         rounds.sort_by(f64::total_cmp);
         let (Some(&least), Some(&most)) = (rounds.first(), rounds.last()) else { return Self::default() };
         let middle = rounds.len() / 2;
-        let median = if rounds.len() % 2 == 0 {
+        let median = if rounds.len().is_multiple_of(2) {
             f64::midpoint(rounds[middle - 1], rounds[middle])
         } else {
             rounds[middle]
@@ -40,6 +40,8 @@ impl Figure {
 pub struct Results {
     pub machine: BTreeMap<String, String>,
     pub module_bytes: u64,
+    /// What callers and servers do without an Envoy between them, in requests per second, by size.
+    pub load_alone: BTreeMap<&'static str, f64>,
     pub cpu: Vec<CpuRow>,
     pub latency: Vec<LatencyRow>,
     pub memory: Vec<MemoryRow>,
@@ -93,7 +95,8 @@ pub struct MemoryRow {
 pub struct Curve {
     pub name: &'static str,
     pub what: &'static str,
-    pub most: f64,
+    /// What it may grow by; nothing where others than the filter have a part in it.
+    pub most: Option<f64>,
     pub points: Vec<Point>,
 }
 
@@ -108,7 +111,15 @@ pub struct Point {
 
 impl Results {
     pub fn new(machine: BTreeMap<String, String>) -> Self {
-        Self { machine, module_bytes: 0, cpu: vec![], latency: vec![], memory: vec![], curves: vec![] }
+        Self {
+            machine,
+            module_bytes: 0,
+            load_alone: BTreeMap::new(),
+            cpu: vec![],
+            latency: vec![],
+            memory: vec![],
+            curves: vec![],
+        }
     }
 
     pub fn cpu(&self, variant: Variant, size: Size) -> Option<&CpuRow> {
