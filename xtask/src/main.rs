@@ -16,6 +16,7 @@ mod project;
 mod python;
 mod report;
 mod run;
+mod shrink;
 mod soak;
 mod tiers;
 mod toolchain;

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::apt;
 use crate::project::Project;
 use crate::run::Step;
+use crate::shrink::shrink;
 use crate::toolchain::{Target, Toolchain};
 
 const TARGET: Target = Target::Wasip1;
@@ -63,9 +64,10 @@ pub fn clippy(project: &Project) -> Result<()> {
     Step::new(&what, command).run(&project.logs()).map(drop)
 }
 
-/// Puts a copy of `from` at `to` in one step and gives its size; an equal file stays as it is.
+/// Puts a smaller copy of `from` at `to` in one step and gives its size; an equal file stays as it is.
 fn replace_if_changed(from: &Path, to: &Path) -> Result<usize> {
     let bytes = fs::read(from).with_context(|| format!("cannot read the built module {}", from.display()))?;
+    let bytes = shrink(&bytes).with_context(|| from.display().to_string())?;
     if fs::read(to).is_ok_and(|old| old == bytes) {
         return Ok(bytes.len());
     }

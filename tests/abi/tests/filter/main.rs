@@ -3,6 +3,7 @@
 mod accounting;
 mod budget;
 mod configuration;
+mod exports;
 mod gate;
 mod holds;
 mod health;
