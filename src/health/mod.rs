@@ -243,6 +243,23 @@ impl Health {
         effects
     }
 
+    /// Learns what is in force already, so that the first request obeys it, too, and changes nothing of it: the
+    /// configuration may still be refused elsewhere.
+    pub fn catch_up(
+        &mut self,
+        store: &dyn SharedStore,
+        policy: &Policy,
+        now: Instant,
+        wall: WallTime,
+    ) -> Effects {
+        let mut effects = Effects::default();
+        self.wall = wall;
+        if !self.slots.is_empty() {
+            self.learn(store, policy, now, &mut effects);
+        }
+        effects
+    }
+
     /// Merges, judges and learns what others have decided. `now` and `wall` are one moment, `wall` the highest that
     /// was seen; `is_newest` unless the same plugin has a newer configuration in this worker.
     pub fn tick(
@@ -258,6 +275,9 @@ impl Health {
         self.show_ramps(policy, now, &mut effects);
         if self.slots.is_empty() && self.has_arrived {
             return effects;
+        }
+        if !self.has_arrived {
+            self.arrive(store, policy, now, &mut effects);
         }
         self.learn(store, policy, now, &mut effects);
         for place in std::mem::take(&mut self.dirty) {

@@ -169,9 +169,6 @@ impl Health {
         now: Instant,
         effects: &mut Effects,
     ) {
-        if !self.has_arrived {
-            self.arrive(store, policy, now, effects);
-        }
         let (value, version) = store.load(&self.changes);
         if self.read == Some(version) {
             return;

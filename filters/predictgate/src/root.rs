@@ -104,6 +104,16 @@ impl Worker {
         Self { plugin, generation, policy, state: RefCell::new(state), wall: Cell::default() }
     }
 
+    /// Learns what is in force before the first request, which may come before the first tick.
+    fn catch_up(&self) {
+        let Ok(mut state) = self.state.try_borrow_mut() else {
+            return;
+        };
+        let State { local, metrics, .. } = &mut *state;
+        let effects = local.health.catch_up(&SharedData, &self.policy, host::now(), self.wall_time());
+        report::effects(&self.policy, metrics, effects);
+    }
+
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
@@ -255,7 +265,7 @@ impl Worker {
             state.hurry(expired.len() == left);
             state.tend_limits(&self.policy);
             #[cfg(feature = "decision-log")]
-            state.decisions.write();
+            state.decisions.write(state.local.limits.conflicts());
             state.tend_health(&self.policy, self.wall_time(), self.is_newest());
             state.metrics.tell();
             let mut exchanges = |ids: Vec<u32>| -> Vec<_> {
@@ -407,7 +417,9 @@ impl RootContext for Root {
             Ok(policy) => {
                 let plugin = host::plugin_name();
                 let models = policy.models.len();
-                self.worker = Some(Rc::new(Worker::new(plugin, policy)));
+                let worker = Worker::new(plugin, policy);
+                worker.catch_up();
+                self.worker = Some(Rc::new(worker));
                 let took = host::now().since(began).as_millis();
                 log::info!("configuration: accepted, models: {models}, read in {took} ms");
                 set_tick_period(TICK);

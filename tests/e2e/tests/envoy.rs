@@ -5,6 +5,7 @@
 
 mod envoy {
     mod certificates;
+    mod illness;
     mod native;
     mod relay;
     mod stage;
@@ -21,12 +22,15 @@ mod envoy {
     mod crowd;
     mod golden;
     mod grpc;
+    mod guard;
     mod hold;
     mod hostile;
     mod jwt;
     mod keys;
     mod late;
     mod limits;
+    mod limits_replies;
+    mod limits_tenants;
     mod listener;
     mod memory;
     mod metadata;
