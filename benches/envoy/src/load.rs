@@ -287,15 +287,29 @@ impl Caller {
         Ok(())
     }
 
-    /// Sends what Envoy allows.
+    /// Sends what Envoy allows and the socket takes. Only a socket that was full tells when it takes more.
     fn go_on(&mut self, request: &Request) -> Result<()> {
+        loop {
+            let more = self.fill(request);
+            self.link.flush().context("Envoy takes no more")?;
+            if !more || 0 < self.link.sender.pending() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Puts what Envoy allows into the buffer; whether the buffer was too small for it.
+    fn fill(&mut self, request: &Request) -> bool {
         let sender = &mut self.link.sender;
         for call in &mut self.calls {
-            while call.sent < request.len() && sender.pending() < MOST_PENDING {
+            while call.sent < request.len() {
                 let allowed = usize::try_from(call.window.min(sender.window)).unwrap_or(0);
                 let length = (request.len() - call.sent).min(MOST_IN_FRAME).min(allowed);
                 if length == 0 {
                     break;
+                }
+                if MOST_PENDING < sender.pending() {
+                    return true;
                 }
                 request.send(call.stream, call.sent, length, call.drawn, &mut sender.out);
                 call.sent += length;
@@ -303,7 +317,7 @@ impl Caller {
                 sender.window -= length as i64;
             }
         }
-        self.link.flush().context("Envoy takes no more")
+        false
     }
 
     fn hear(&mut self, number: usize, buffer: &mut [u8], ended: &mut Vec<Ended>) -> Result<()> {
@@ -413,7 +427,7 @@ mod tests {
     fn callers_and_servers_understand_each_other() {
         let mut load = Load::start().unwrap();
         let [one, two] = load.servers().unwrap();
-        for size in [64, 1 << 10, 1 << 20] {
+        for size in [64, 1 << 10, 1 << 20, 4 << 20] {
             let request = Request::predict("resnet", size);
             let ran = load.closed(one, &request, Shape { connections: 2, streams: 3 }, 20).unwrap();
             assert_eq!((ran.whole, ran.clusters), (20, [20, 0]), "{size} bytes");
