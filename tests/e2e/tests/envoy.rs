@@ -20,6 +20,8 @@ mod envoy {
     mod configuration;
     mod contradiction;
     mod crowd;
+    mod ejection;
+    mod ejection_wrong;
     mod golden;
     mod grpc;
     mod guard;
