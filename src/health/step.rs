@@ -12,7 +12,7 @@ use super::slot::{LocalGuard, LocalTarget, Slot, min_clients};
 use crate::guard::{self, Guard, OnEjection};
 use crate::outlier::{Cause, OutlierDetection};
 use crate::policy::Model;
-use crate::tally::{Counts, Row};
+use crate::tally::{Counts, Row, Window};
 use crate::units::{Instant, Mode, RouteId, Share, TargetId, WallTime};
 
 /// What a step is taken with.
@@ -146,7 +146,12 @@ impl Step<'_> {
         cause: guard::Cause,
         report: &mut Report,
     ) {
-        let (canary, baseline) = (state.canary.total(), state.baseline.total());
+        // The rules that compare have judged what is closed; the others judge at once.
+        let counts = match cause {
+            guard::Cause::FailureIncrease | guard::Cause::Latency => Window::total,
+            guard::Cause::ConsecutiveFailures | guard::Cause::Ejection => Window::so_far,
+        };
+        let (canary, baseline) = (counts(&state.canary), counts(&state.baseline));
         let latency = |counts: &Counts| counts.latencies.quantile(guard.latency_quantile);
         report.events.push(Event::RolledBack {
             model: self.slot.model,

@@ -126,6 +126,13 @@ impl Window {
         total
     }
 
+    /// What all buckets hold together, also the one that is open.
+    pub fn so_far(&self) -> Counts {
+        let mut total = self.total();
+        total.add(&self.open);
+        total
+    }
+
     /// Forgets what it holds, but not where on the clock it is.
     pub fn clear(&mut self) {
         *self = Self { number: self.number, ..Self::default() };

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum as _;
 
 use crate::check::{self, Options};
-use crate::demo::{self, Scenario, Show};
+use crate::demo::{self, Show};
 use crate::project::Project;
 use crate::report::{Report, Unable};
 use crate::run::{Step, output_of};
@@ -34,16 +34,12 @@ pub fn ci(project: &Project) -> ExitCode {
         check::check(project, &Options { files, envoy: true, must_have_envoy: true })
     });
     report.step("compose files", || compose(project));
-    report.step("demo", || demo(project, Scenario::Quickstart, &[], &mut parts));
-    report.step("demo canary", || demo(project, Scenario::Canary, &["--users", "1000"], &mut parts));
-    report.step("demo rate-limit", || demo(project, Scenario::RateLimit, &["--seconds", "2"], &mut parts));
+    report.step("demo", || demo(project, &mut parts));
     report.close()
 }
 
-fn demo(project: &Project, scenario: Scenario, arguments: &[&str], parts: &mut Parts<'_>) -> Result<()> {
-    let show = Show { scenario, ..Show::default() };
-    let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
-    let ended = demo::demo(project, show, &arguments, parts)?;
+fn demo(project: &Project, parts: &mut Parts<'_>) -> Result<()> {
+    let ended = demo::demo(project, Show::default(), &[], parts)?;
     ensure!(ended == ExitCode::SUCCESS, "the demo did not show what it should");
     Ok(())
 }

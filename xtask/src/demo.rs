@@ -18,23 +18,24 @@ pub enum Backend {
     Tensorflow,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
     /// Two versions of a model, chosen by what a request asks for
-    #[default]
     Quickstart,
     /// A canary whose weight is raised and put back while users call
     Canary,
     /// A greedy tenant beside a modest one, each within its limits
     RateLimit,
+    /// A canary that goes bad, is ejected, tried and brought back, and then rolled back
+    Ejection,
 }
 
 /// What is shown.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct Show {
-    /// The folder of envoy/ that is shown
-    #[arg(long, value_enum, default_value_t)]
-    pub scenario: Scenario,
+    /// The folder of envoy/ that is shown; without it all are, one after the other and briefly
+    #[arg(long, value_enum)]
+    pub scenario: Option<Scenario>,
     /// What answers
     #[arg(long, value_enum, default_value_t)]
     pub backend: Backend,
@@ -49,14 +50,8 @@ pub fn demo(project: &Project, show: Show, arguments: &[String], parts: &mut Par
     let demo = ["-p", "predictgate-e2e", "--bin", "demo"];
     let mut command = project.cargo(&["run", "--quiet"]);
     command.args(demo).arg("--");
-    match show.scenario {
-        Scenario::Quickstart => {}
-        Scenario::Canary => {
-            command.args(["--scenario", "canary"]);
-        }
-        Scenario::RateLimit => {
-            command.args(["--scenario", "rate-limit"]);
-        }
+    if let Some(scenario) = show.scenario.and_then(|scenario| scenario.to_possible_value()) {
+        command.args(["--scenario", scenario.get_name()]);
     }
     match show.backend {
         Backend::ModelServer => parts.hand_to(&mut command)?,

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 
 use crate::project::Project;
 use crate::report::{Ran, Report, Unable};
+use crate::tiers::Parts;
 use crate::{cases, fuzz};
 
 /// The times are of two cores that have nothing else to do.
@@ -24,6 +25,9 @@ pub enum Soak {
     FuzzExchange,
     /// Workers that share a store, interleaved in 100,000 ways for each law (7 minutes)
     Simulation,
+    /// An Envoy whose servers fail one request in a hundred at random, and one caller that makes every mistake: nothing
+    /// may be ejected (10 minutes)
+    Healthy,
 }
 
 /// Runs `asked`, or every part, and prints a table.
@@ -57,6 +61,13 @@ fn run(project: &Project, part: Soak) -> Result<Ran> {
             let mut command = project.cargo(&["test", "-p", "predictgate", "--test", "simulation"]);
             command.env("PREDICTGATE_SIMULATION_RUNS", "100000");
             cases::of_cargo(project, "simulating", command)
+        }
+        Soak::Healthy => {
+            let tests = ["test", "-p", "predictgate-e2e", "--test", "envoy", "ejection_wrong::"];
+            let mut command = project.cargo(&tests);
+            Parts::of(project).hand_to(&mut command)?;
+            command.env("PREDICTGATE_HEALTHY_SECONDS", "600");
+            cases::of_cargo(project, "calling", command)
         }
     }
 }
