@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use prost::Message;
 
+use crate::units::{ModelId, RouteId, TargetId};
+
 /// What the host is to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -18,16 +20,28 @@ pub enum Verdict {
 
 impl Verdict {
     /// Let the request go on as it is.
-    pub const PASS: Self = Self::Forward(Forward { set: Vec::new(), body: None });
+    pub const PASS: Self = Self::Forward(Forward { to: None, path: None, body: None });
 }
 
 /// What is changed on a request before it goes on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forward {
-    /// Request headers to set.
-    pub set: Vec<(String, String)>,
+    /// Where the headers lead; none leaves them as they are.
+    pub to: Option<To>,
+    /// What takes the place of `:path`.
+    pub path: Option<String>,
     /// What takes the place of all of the body that is there; `content-length` is no longer true then.
     pub body: Option<Vec<u8>>,
+}
+
+/// A target, by its places in the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct To {
+    pub model: ModelId,
+    pub route: RouteId,
+    pub target: TargetId,
+    /// Whether the route's mirror gets a copy.
+    pub is_mirrored: bool,
 }
 
 /// Why a request is refused: at once the value of `x-predictgate-reason`, the label of a metric and both status codes.

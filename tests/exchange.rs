@@ -8,7 +8,7 @@
 )]
 
 use predictgate::config;
-use predictgate::exchange::{Body, Exchange, Local, Origin, World, sanitise};
+use predictgate::exchange::{Body, Exchange, Local, Origin, World, headers, sanitise};
 use predictgate::headers::Headers;
 use predictgate::host::Silent;
 use predictgate::identity::{Layout, ModelSpec, Rpc, Scanner};
@@ -117,7 +117,7 @@ fn play(policy: &Policy, case: &Case, chunk: usize) -> (String, Vec<String>, Opt
     let (headers, removed) = sanitise(policy, case.request_headers());
     let body = case.body();
     let mut verdict = exchange.request_headers(&mut world, headers, body.is_none());
-    let mut shown = show(&verdict);
+    let mut shown = show(policy, &verdict);
     let body = body.unwrap_or_default();
     let pieces: Vec<_> = if body.is_empty() { vec![&body[..]] } else { body.chunks(chunk).collect() };
     let mut kept = Vec::new();
@@ -137,10 +137,10 @@ fn play(policy: &Policy, case: &Case, chunk: usize) -> (String, Vec<String>, Opt
         }
         verdict = exchange.request_body(&mut world, &mut Body { length: kept.len(), read: &mut read }, ends);
         if held || matches!(verdict, Verdict::Reply(_)) {
-            shown = show(&verdict);
+            shown = show(policy, &verdict);
         } else if verdict != Verdict::PASS {
             // The headers have gone on; what is left to change is the message.
-            shown += show(&verdict).trim_start_matches("forward");
+            shown += show(policy, &verdict).trim_start_matches("forward");
         }
     }
     let explanation = exchange.explanation(policy);
@@ -149,12 +149,12 @@ fn play(policy: &Policy, case: &Case, chunk: usize) -> (String, Vec<String>, Opt
     (shown, removed, explanation)
 }
 
-fn show(verdict: &Verdict) -> String {
+fn show(policy: &Policy, verdict: &Verdict) -> String {
     match verdict {
         Verdict::Hold => "hold".to_owned(),
         Verdict::Forward(forward) if *forward == Forward::default() => "pass".to_owned(),
         Verdict::Forward(forward) => {
-            let set = forward.set.iter().map(|(name, value)| format!(" {name}={value}"));
+            let set = headers(policy, forward).map(|(name, value)| format!(" {name}={value}"));
             format!(
                 "forward{}{}",
                 set.collect::<String>(),

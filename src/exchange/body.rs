@@ -96,7 +96,7 @@ impl Exchange {
     pub(super) fn rewrite_body(
         &mut self,
         world: &mut World<'_>,
-        mut scanner: Scanner,
+        mut scanner: Box<Scanner>,
         rewrite: &Rewrite,
         body: &mut Body<'_>,
         ends: bool,
@@ -117,7 +117,7 @@ impl Exchange {
     pub(super) fn follow(
         &mut self,
         world: &mut World<'_>,
-        mut scanner: Scanner,
+        mut scanner: Box<Scanner>,
         body: &mut Body<'_>,
         ends: bool,
     ) -> Verdict {
@@ -187,7 +187,7 @@ impl Exchange {
     fn rewrite(
         &mut self,
         forward: Forward,
-        mut scanner: Scanner,
+        mut scanner: Box<Scanner>,
         rewrite: &Rewrite,
         body: &mut Body<'_>,
         ends: bool,
@@ -199,7 +199,7 @@ impl Exchange {
         }
     }
 
-    fn forward(&mut self, forward: Forward, scanner: Scanner, ends: bool) -> Verdict {
+    fn forward(&mut self, forward: Forward, scanner: Box<Scanner>, ends: bool) -> Verdict {
         if !ends {
             self.stage = Stage::Following(scanner);
         }

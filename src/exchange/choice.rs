@@ -24,25 +24,25 @@ pub struct Choice<'p, 'r> {
 
 /// The target that was chosen.
 #[derive(Clone, Copy, Debug)]
-pub struct Chosen<'p> {
+pub struct Chosen {
     pub target: TargetId,
     pub why: Why,
     /// The target gets no traffic but this request, which tries whether it answers again.
     pub probe: Option<Probe>,
-    /// The cluster that gets a copy.
-    pub mirror: Option<&'p str>,
+    /// The route's mirror gets a copy.
+    pub is_mirrored: bool,
 }
 
-impl<'p> Choice<'p, '_> {
+impl Choice<'_, '_> {
     /// None when no target has any weight.
-    pub fn choose(self, world: &mut World<'p>) -> Option<Chosen<'p>> {
+    pub fn choose(self, world: &mut World<'_>) -> Option<Chosen> {
         let (drawn, host, random) = (OnceCell::new(), world.host, world.local.rng.next_u64());
         let draw = || *drawn.get_or_init(|| self.draw(host, random));
         let (target, why, probe) = match self.named(world) {
             Some(target) => (target, Why::ChooseBy, None),
             None => self.by_split(world, &draw)?,
         };
-        Some(Chosen { target, why, probe, mirror: self.mirror(&draw) })
+        Some(Chosen { target, why, probe, is_mirrored: self.is_mirrored(&draw) })
     }
 
     /// What binds the caller to a target, or chance where nothing does.
@@ -104,12 +104,12 @@ impl<'p> Choice<'p, '_> {
         !is_rolled_back && standing.share_of(target) > Share::NONE
     }
 
-    /// The cluster that gets a copy of the request, if it is in the sample.
-    fn mirror(self, draw: &dyn Fn() -> Draw) -> Option<&'p str> {
-        let mirror = self.route.mirror.as_ref()?;
+    /// Whether the request is in the sample of those that are copied.
+    fn is_mirrored(self, draw: &dyn Fn() -> Draw) -> bool {
+        let Some(mirror) = &self.route.mirror else { return false };
         let all = mirror.share == Share::WHOLE;
         let sampled = all || (mirror.share > Share::NONE && draw().is_sampled(mirror.share));
-        (sampled && !is_copy(self.request.headers)).then_some(&*mirror.cluster)
+        sampled && !is_copy(self.request.headers)
     }
 }
 

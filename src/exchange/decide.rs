@@ -16,7 +16,7 @@ use crate::method::Method;
 use crate::policy::{Model, Otherwise, Target};
 use crate::route;
 use crate::units::{Asked, ModelId, RouteId, TargetId};
-use crate::verdict::{LocalReply, Reason, escape};
+use crate::verdict::{LocalReply, Reason, To, escape};
 
 /// A request whose identity is known.
 #[derive(Clone, Copy, Debug)]
@@ -76,8 +76,7 @@ impl Why {
 #[derive(Clone, Copy, Debug)]
 pub struct Destination<'p> {
     pub target: &'p Target,
-    /// The cluster that gets a copy.
-    pub mirror: Option<&'p str>,
+    pub to: To,
 }
 
 /// Chooses the target of a request; without one the request goes on as it is.
@@ -132,9 +131,10 @@ fn choose<'p>(
         let message = format!("no target of model {} can answer", escape(&spec.name));
         return Err(LocalReply::new(Reason::NoTargetAvailable, message));
     };
+    let to = To { model: model_id, route: route_id, target: chosen.target, is_mirrored: chosen.is_mirrored };
     *decision = Decision { target: Some(chosen.target), why: chosen.why, probe: chosen.probe, ..*decision };
 
-    within_limits(world, Some(model), request).map(|()| Some(Destination { target, mirror: chosen.mirror }))
+    within_limits(world, Some(model), request).map(|()| Some(Destination { target, to }))
 }
 
 /// Spends the tokens of every limit that applies, the model's and then the top level's, or of none.

@@ -4,7 +4,7 @@ use super::Body;
 use super::decide::Destination;
 use crate::headers::Headers;
 use crate::identity::{Scanner, splice};
-use crate::policy::Rewrite;
+use crate::policy::{Policy, Rewrite};
 use crate::verdict::{Forward, LocalReply, Reason};
 
 pub const CLUSTER_HEADER: &str = "x-predictgate-cluster";
@@ -12,14 +12,26 @@ pub const CLUSTER_HEADER: &str = "x-predictgate-cluster";
 pub const MIRROR_HEADER: &str = "x-predictgate-mirror-cluster";
 pub const TARGET_HEADER: &str = "x-predictgate-target";
 
-/// The headers that lead to a target.
-pub fn to(Destination { target, mirror }: Destination<'_>) -> Forward {
-    let own = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let mut set = vec![own(TARGET_HEADER, &target.name)];
-    set.extend(target.cluster.as_deref().map(|cluster| own(CLUSTER_HEADER, cluster)));
-    set.extend(mirror.map(|cluster| own(MIRROR_HEADER, cluster)));
-    set.extend(target.headers.iter().map(|(name, value)| own(name, value)));
-    Forward { set, body: None }
+/// The headers to set on a request that goes to a target, or anywhere.
+pub fn headers<'p>(policy: &'p Policy, forward: &'p Forward) -> impl Iterator<Item = (&'p str, &'p str)> {
+    let model = forward.to.and_then(|to| policy.models.get(to.model.0 as usize));
+    let target = forward.to.zip(model).and_then(|(to, model)| model.targets.get(usize::from(to.target.0)));
+    let route = forward.to.zip(model).and_then(|(to, model)| model.routes.get(usize::from(to.route.0)));
+    let mirror =
+        route.and_then(|route| route.mirror.as_ref()).filter(|_| forward.to.is_some_and(|to| to.is_mirrored));
+    let own = target.into_iter().flat_map(|target| {
+        let cluster = target.cluster.as_deref().map(|cluster| (CLUSTER_HEADER, cluster));
+        [Some((TARGET_HEADER, &*target.name)), cluster].into_iter().flatten()
+    });
+    let mirror = mirror.map(|mirror| (MIRROR_HEADER, &*mirror.cluster));
+    let more =
+        target.into_iter().flat_map(|target| target.headers.iter().map(|(name, value)| (&**name, &**value)));
+    own.chain(mirror).chain(more).chain(forward.path.as_deref().map(|path| (":path", path)))
+}
+
+/// Towards a target.
+pub fn to(destination: Destination<'_>) -> Forward {
+    Forward { to: Some(destination.to), ..Forward::default() }
 }
 
 /// Rewrites the path.
@@ -28,7 +40,7 @@ pub fn with_path(mut forward: Forward, headers: &Headers, rewrite: &Rewrite) -> 
     let path = path.and_then(|path| splice::path(path, rewrite)).ok_or_else(|| {
         impossible("the path of this request cannot name what the configuration wants the server to be asked")
     })?;
-    forward.set.push((":path".to_owned(), path));
+    forward.path = Some(path);
     Ok(forward)
 }
 

@@ -38,7 +38,7 @@ use identity::{compression, spec_of_headers};
 
 pub use body::Body;
 pub use decide::{Decision, Why};
-pub use forward::{CLUSTER_HEADER, MIRROR_HEADER, TARGET_HEADER};
+pub use forward::{CLUSTER_HEADER, MIRROR_HEADER, TARGET_HEADER, headers};
 pub use identity::IdentityResult;
 pub use sanitise::{PREFIX, sanitise};
 
@@ -153,11 +153,11 @@ enum Stage {
     },
     /// The headers have gone on to a target that is to be asked something else than what the message says.
     Rewriting {
-        scanner: Scanner,
+        scanner: Box<Scanner>,
         rewrite: Box<Rewrite>,
     },
     /// Everything is decided; the rest of the body must not contradict it.
-    Following(Scanner),
+    Following(Box<Scanner>),
     /// Everything is decided, and so many bytes of the body have come that nobody announced.
     Counting(u64),
     /// Nothing of the request is looked at any more.
@@ -169,7 +169,8 @@ enum Stage {
 struct Pending {
     method: Method,
     headers: Headers,
-    scanner: Scanner,
+    /// Behind a pointer, since it is large and goes from stage to stage.
+    scanner: Box<Scanner>,
 }
 
 impl Exchange {
@@ -268,7 +269,7 @@ impl Exchange {
                 let scanner = Scanner::new(layout, rpc, world.policy.identity.max_peek_bytes)
                     .with_compression(compression(world.policy, &headers))
                     .with_sizes(if world.policy.counts_examples { Sizes::of(method) } else { Sizes::Unread });
-                let pending = Pending { method, headers, scanner };
+                let pending = Pending { method, headers, scanner: Box::new(scanner) };
                 let by_body = world.policy.identity.grpc == GrpcIdentity::Body
                     && world.local.holds.host() != HostAbility::Incapable;
                 if ends {

@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::str::FromStr;
 
-use predictgate::exchange::{Body, DECISION_HEADER, Exchange, Sent, sanitise};
+use predictgate::exchange::{Body, DECISION_HEADER, Exchange, Sent, headers, sanitise};
 use predictgate::outcome::{Ending, Outcome};
+use predictgate::policy::Policy;
 use predictgate::verdict::{
     Answer, Forward, GrpcStatus, LocalReply, Protocol, REASON_HEADER, Reason, Verdict,
 };
@@ -40,7 +41,7 @@ impl Http {
         match verdict {
             Verdict::Hold => return Action::Pause,
             Verdict::Forward(forward) => {
-                if change(&forward).is_err() {
+                if change(self.worker.policy(), &forward).is_err() {
                     // As it is the request would go somewhere that nobody chose, or ask what nobody wants asked.
                     let message = "the host did not let the request be changed";
                     return self.reply(&LocalReply::new(Reason::NoTargetAvailable, message));
@@ -95,8 +96,8 @@ impl Http {
 }
 
 /// Makes the changes that a request needs before it goes on.
-fn change(forward: &Forward) -> Result<(), Refused> {
-    for (name, value) in &forward.set {
+fn change(policy: &Policy, forward: &Forward) -> Result<(), Refused> {
+    for (name, value) in headers(policy, forward) {
         host::set_header(Map::Request, name, value)?;
     }
     if let Some(body) = &forward.body {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use predictgate::config;
-use predictgate::exchange::{Exchange, Local, MIRROR_HEADER, Origin, TARGET_HEADER, World};
+use predictgate::exchange::{Exchange, Local, MIRROR_HEADER, Origin, TARGET_HEADER, World, headers};
 use predictgate::headers::Headers;
 use predictgate::host::Host;
 use predictgate::policy::Policy;
@@ -40,12 +40,12 @@ impl Native {
 
     /// Decides with chance of any seed: who has a key must not depend on it.
     pub fn chosen(&self, caller: &Caller) -> Chosen {
-        let mut headers = vec![
+        let mut pairs = vec![
             (":method".to_owned(), b"POST".to_vec()),
             (":path".to_owned(), b"/v1/models/resnet:predict".to_vec()),
             (":authority".to_owned(), b"models".to_vec()),
         ];
-        headers.extend(caller.headers.iter().cloned());
+        pairs.extend(caller.headers.iter().cloned());
         let mut world = World {
             policy: &self.0,
             local: &mut Local::new(&self.0, Origin { seed: 1, ..Origin::default() }),
@@ -53,9 +53,11 @@ impl Native {
             host: &Told { caller, store: MemStore::default() },
             explains: false,
         };
-        let verdict = Exchange::new(1).request_headers(&mut world, Headers::from_pairs(&headers), false);
+        let verdict = Exchange::new(1).request_headers(&mut world, Headers::from_pairs(&pairs), false);
         let Verdict::Forward(forward) = verdict else { panic!("{verdict:?}") };
-        let set = |name| forward.set.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        let set = |name: &str| {
+            headers(&self.0, &forward).find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+        };
         Chosen { target: set(TARGET_HEADER).unwrap(), is_mirrored: set(MIRROR_HEADER).is_some() }
     }
 
