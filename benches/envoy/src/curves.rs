@@ -19,6 +19,8 @@ use crate::{Size, report};
 const MOST_GROWTH: f64 = 1.1;
 /// What CPU time at rest may grow by from the fewest models to the most.
 const MOST_IDLE_GROWTH: f64 = 1.2;
+/// Two intervals of ejection and the tick after them: then nothing of the requests is left to be judged.
+const SETTLED: Duration = Duration::from_secs(21);
 /// How the names of workers' threads begin.
 const WORKERS: &str = "wrk:";
 /// Over several workers' connections, however the kernel deals them out.
@@ -32,7 +34,9 @@ struct At {
 
 impl Bench<'_> {
     pub fn curves(&mut self, results: &mut Results) -> Result<()> {
-        self.models(results)?;
+        let models = self.models(&self.points(&[10, 100, 1_000, 10_000]))?;
+        self.grow("models", "CPU time for a request", &models, results)?;
+        drop(models);
         self.tenants(results)?;
         self.routes(results)?;
         self.workers(results)?;
@@ -48,9 +52,10 @@ impl Bench<'_> {
         }
     }
 
-    fn models(&mut self, results: &mut Results) -> Result<()> {
+    /// Envoys with so many models, each of which has answered.
+    fn models(&mut self, counts: &[u32]) -> Result<Vec<At>> {
         let mut points = Vec::new();
-        for among in self.points(&[10, 100, 1_000, 10_000]) {
+        for &among in counts {
             let setup = predictgate(self.modules.predictgate, &models(among).to_string());
             let envoy = self.start(&setup, 1, Windows::Default)?;
             let request = Request::predict_any("model-", among, Size::K1.bytes());
@@ -63,20 +68,22 @@ impl Bench<'_> {
             let request = request.header_any("x-user-id", "user-", 1_000);
             points.push(At { at: among, envoy, request });
         }
-        self.grow("models", "CPU time for a request", &points, results)?;
-        self.idle(points, results)
+        Ok(points)
     }
 
     /// Envoys that have served and do so no more, all in the same time.
-    fn idle(&self, mut points: Vec<At>, results: &mut Results) -> Result<()> {
+    pub fn idle(&mut self, results: &mut Results) -> Result<()> {
+        let mut points = self.models(&[10, 10_000])?;
         for point in &mut points {
             let expected = 2 * point.at as usize;
             point.envoy.until("all weights to be shown", |envoy| {
                 (envoy.count("predictgate_weight").ok()? == expected).then_some(())
             })?;
         }
+        eprintln!("idle: until the last requests are judged");
+        std::thread::sleep(SETTLED);
         // Twice as long as Envoy takes from one flush of its statistics to the next.
-        let (count, time) = if self.plan.quick { (1, 5) } else { (3, 10) };
+        let (count, time) = if self.plan.quick { (1, 10) } else { (3, 10) };
         let mut workers: Vec<Vec<f64>> = points.iter().map(|_| Vec::new()).collect();
         let mut all = workers.clone();
         let read = || -> Result<Vec<_>> {
@@ -101,6 +108,7 @@ impl Bench<'_> {
         // Envoy's main thread goes through all statistics every 5 s.
         let what = "CPU time of all of Envoy, for a second";
         results.curves.push(curve("models, at rest, all threads", what, None, rows(), &all));
+        println!("\n{}", report::curves(results));
         Ok(())
     }
 

@@ -52,7 +52,7 @@ struct Options {
     /// Only these parts; with --variant or --size just `cpu` unless given; may be given several times
     #[arg(long = "part", value_enum, value_name = "PART")]
     parts: Vec<Part>,
-    /// Rounds for each size (default 9, 3 with --quick)
+    /// Rounds for each size (default 25, 5 with --quick)
     #[arg(long)]
     rounds: Option<usize>,
 }
@@ -88,13 +88,14 @@ impl Size {
         }
     }
 
-    /// As many as take a second or so.
+    /// As many as take a third of a second or so: whatever else the machine does lasts longer than a few of them,
+    /// and is then the same for all variants of a round.
     const fn requests(self) -> usize {
         match self {
-            Self::K1 => 40_000,
-            Self::K64 => 8_000,
-            Self::M1 => 800,
-            Self::M4 => 200,
+            Self::K1 => 10_000,
+            Self::K64 => 4_000,
+            Self::M1 => 400,
+            Self::M4 => 100,
         }
     }
 }
@@ -109,6 +110,8 @@ pub enum Part {
     Memory,
     /// How costs grow with models, tenants, routes and workers
     Curves,
+    /// What models cost at rest; not with --quick unless asked for, as rest comes slowly
+    Idle,
 }
 
 /// How much is measured.
@@ -135,11 +138,12 @@ impl Plan {
         let parts = match (options.parts.is_empty(), some) {
             (false, _) => options.parts.clone(),
             (true, true) => vec![Part::Cpu],
+            (true, false) if options.quick => vec![Part::Cpu, Part::Latency, Part::Memory, Part::Curves],
             (true, false) => Part::value_variants().to_vec(),
         };
         let quick = options.quick;
-        let rounds = options.rounds.unwrap_or(if quick { 3 } else { 9 }).max(1);
-        Self { variants, sizes, parts, rounds, share: if quick { 0.2 } else { 1.0 }, quick }
+        let rounds = options.rounds.unwrap_or(if quick { 5 } else { 25 }).max(1);
+        Self { variants, sizes, parts, rounds, share: if quick { 0.4 } else { 1.0 }, quick }
     }
 
     /// Whether nothing was left out, so that the results may be published.
@@ -151,7 +155,7 @@ impl Plan {
     }
 
     pub fn requests(&self, size: Size) -> usize {
-        ((size.requests() as f64 * self.share) as usize).max(64)
+        ((size.requests() as f64 * self.share) as usize).max(40)
     }
 }
 
@@ -185,6 +189,7 @@ fn run() -> Result<ExitCode> {
             Part::Latency => bench.latency(&mut results)?,
             Part::Memory => bench.memory(&mut results)?,
             Part::Curves => bench.curves(&mut results)?,
+            Part::Idle => bench.idle(&mut results)?,
         }
     }
     let bars = budget::bars(&results);

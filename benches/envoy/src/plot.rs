@@ -1,4 +1,4 @@
-//! The ratios as a picture: a panel for each size, a bar for each variant, the range over rounds as a line.
+//! The ratios as a picture: a panel for each size, a bar for each variant, and a line over the middle half of the rounds.
 
 use std::fmt::Write as _;
 
@@ -21,7 +21,7 @@ pub fn cpu(results: &Results) -> String {
         .collect();
     let of = |size: Size| results.cpu.iter().filter(move |row| row.size == size.name());
     let rows = sizes.first().map_or(0, |&size| of(size).count());
-    let most = results.cpu.iter().map(|row| row.ratio.most).fold(1.3, f64::max);
+    let most = results.cpu.iter().map(|row| row.ratio.quartiles[1]).fold(1.3, f64::max);
     // The axis begins at 0.8: what is to be seen is the difference to 1.
     let scale = Scale { from: 0.8, to: (most * 10.0).ceil() / 10.0 };
     let height = TOP + rows as f64 * ROW + BOTTOM;
@@ -92,13 +92,20 @@ fn bar(svg: &mut String, row: &CpuRow, left: f64, y: f64, scale: Scale) {
         y + 4.0,
         ROW - 8.0
     );
-    let (least, most, middle) =
-        (left + scale.place(row.ratio.least), left + scale.place(row.ratio.most), y + ROW / 2.0);
+    let [lower, upper] = row.ratio.quartiles;
+    let (least, most, middle) = (left + scale.place(lower), left + scale.place(upper), y + ROW / 2.0);
     let _ = writeln!(
         svg,
         "<line x1=\"{least:.1}\" y1=\"{middle}\" x2=\"{most:.1}\" y2=\"{middle}\" stroke=\"#111111\"/>"
     );
-    text(svg, most + 4.0, middle + 4.0, "start", "#111111", &format!("{:.2}", row.ratio.median));
+    text(
+        svg,
+        most.max(x + width) + 4.0,
+        middle + 4.0,
+        "start",
+        "#111111",
+        &format!("{:.2}", row.ratio.median),
+    );
 }
 
 fn text(svg: &mut String, x: f64, y: f64, anchor: &str, colour: &str, words: &str) {
@@ -112,5 +119,5 @@ fn text(svg: &mut String, x: f64, y: f64, anchor: &str, colour: &str, words: &st
 fn source(results: &Results) -> String {
     let of = |name: &str| results.machine.get(name).map_or("", |value| value);
     let envoy = of("envoy").split('/').nth(1).unwrap_or_default();
-    format!("median and range over rounds; {}, {} cores, Envoy {envoy}", of("cpu"), of("cores"))
+    format!("median and middle half of rounds; {}, {} cores, Envoy {envoy}", of("cpu"), of("cores"))
 }

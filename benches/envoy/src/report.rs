@@ -42,7 +42,7 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 fn range(figure: Figure, decimals: usize) -> String {
-    let Figure { median, least, most } = figure;
+    let Figure { median, least, most, .. } = figure;
     format!("{median:.decimals$} ({least:.decimals$} to {most:.decimals$})")
 }
 

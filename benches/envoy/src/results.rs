@@ -18,6 +18,8 @@ pub struct Figure {
     pub median: f64,
     pub least: f64,
     pub most: f64,
+    /// A quarter of the rounds is below, and a quarter above.
+    pub quartiles: [f64; 2],
 }
 
 impl Figure {
@@ -32,7 +34,8 @@ impl Figure {
         } else {
             rounds[middle]
         };
-        Self { median, least, most }
+        let place = |share: f64| rounds[((rounds.len() - 1) as f64 * share).round() as usize];
+        Self { median, least, most, quartiles: [place(0.25), place(0.75)] }
     }
 }
 
@@ -164,7 +167,8 @@ mod tests {
 
     #[test]
     fn the_median_of_an_even_number_is_between_the_two_in_the_middle() {
-        assert_eq!(Figure::of([3.0, 1.0, 2.0]), Figure { median: 2.0, least: 1.0, most: 3.0 });
+        let of_five = Figure::of([5.0, 1.0, 4.0, 2.0, 3.0]);
+        assert_eq!(of_five, Figure { median: 3.0, least: 1.0, most: 5.0, quartiles: [2.0, 4.0] });
         assert_eq!(Figure::of([4.0, 1.0, 2.0, 3.0]).median, 2.5);
         assert_eq!(Figure::of([]), Figure::default());
     }
@@ -175,7 +179,7 @@ mod tests {
             variant: Variant::NoFilterAgain.name(),
             size: Size::K1.name(),
             micros: Figure::default(),
-            ratio: Figure { median, least: median, most: median },
+            ratio: Figure::of([median]),
             requests_per_second: Figure::default(),
             load_micros: 0.0,
             busy: 1.0,
