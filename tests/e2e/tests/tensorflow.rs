@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Result;
 use libtest_mimic::{Arguments, Trial};
 use predictgate_e2e::tensorflow::{Answer, Client, ErrorInfo, TensorFlow, rest};
+use predictgate_e2e::wait::until;
 use predictgate_e2e::{Envoy, Scenario};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -22,8 +23,8 @@ struct Stage {
     client: Client,
     /// A client of the server of version 1 that passes no Envoy.
     direct: Client,
-    _envoy: Envoy,
-    _runtime: Runtime,
+    envoy: Envoy,
+    runtime: Runtime,
 }
 
 static STAGE: Mutex<Option<Stage>> = Mutex::new(None);
@@ -47,6 +48,8 @@ fn main() -> Result<ExitCode> {
         status_and_metadata_are_those_of_the_version_that_is_asked_for,
         a_tensor_of_4_mib_arrives_and_comes_back_unchanged,
         what_the_server_refuses_reaches_the_client_unchanged,
+        a_version_that_is_not_loaded_is_ejected_and_rolled_back_where_the_configuration_chose_it,
+        a_version_that_is_not_loaded_ejects_nobody_where_the_client_asked_for_it,
         a_model_that_is_not_configured_reaches_no_server,
         a_request_without_a_model_reaches_no_server,
         a_gzip_message_is_read_and_arrives_unchanged,
@@ -80,7 +83,7 @@ impl Stage {
         let envoy = runtime.block_on(start_envoy(&servers))?;
         let client = Client::start(envoy.addr)?;
         let direct = Client::start(servers.v1.grpc)?;
-        Ok(Self { servers, addr: envoy.addr, client, direct, _envoy: envoy, _runtime: runtime })
+        Ok(Self { servers, addr: envoy.addr, client, direct, envoy, runtime })
     }
 
     /// Makes a call through Envoy, and says how many the servers of version 1 and of version 2 executed.
@@ -102,14 +105,28 @@ impl Stage {
         (status, body, [after[0] - before[0], after[1] - before[1]])
     }
 
+    /// What the metrics of the filter say of a model, all labels together, once so many of its requests are counted.
+    fn metrics<const N: usize>(&self, model: &str, requests: u64, names: [&str; N]) -> [u64; N] {
+        let read = until(format!("{requests} requests of {model} to be counted"), || async {
+            let samples = self.envoy.admin.prometheus().await?;
+            let sum = |name: &str| -> u64 {
+                let of_model = samples.iter().filter(|it| it.is(name, &[("model", model)]));
+                of_model.map(|it| it.value as u64).sum()
+            };
+            Ok((sum("predictgate_requests") == requests).then(|| names.map(sum)))
+        });
+        self.runtime.block_on(read).unwrap()
+    }
+
     fn executed(&self) -> [u64; 2] {
         [&self.servers.v1, &self.servers.v2]
             .map(|server| server.counts().unwrap().values().flat_map(|versions| versions.values()).sum())
     }
 }
 
-/// The quickstart, and models that no server has: `nightly` is rewritten to what `resnet` calls `canary`, and the
-/// limited ones are `resnet` under limits that hardly fill while the tests run.
+/// The quickstart, and models that no server has: `nightly` is rewritten to what `resnet` calls `canary`, the limited
+/// ones are `resnet` under limits that hardly fill while the tests run, and the health of the two that are watched is
+/// judged. Half of the calls of `promised` are for a version that nobody has loaded.
 async fn start_envoy(servers: &TensorFlow) -> Result<Envoy> {
     let scenario = Scenario::shipped("quickstart")?.reconfigured(|configuration| {
         let rewrite = json!({ "model": "resnet", "label": "canary" });
@@ -123,8 +140,24 @@ async fn start_envoy(servers: &TensorFlow) -> Result<Envoy> {
             let routes = json!([{ "split": [{ "target": "stable" }] }]);
             json!({ "name": name, "targets": { "stable": stable }, "routes": routes, "rate_limits": [limit] })
         };
+        let watched = |name, canary| {
+            let stable = json!({ "cluster": "tfs-v1", "rewrite": { "model": "resnet" } });
+            let canary = json!({ "cluster": "tfs-v2", "rewrite": canary });
+            let half = |target| json!({ "target": target, "weight": 1 });
+            let guard = json!({ "target": "canary", "baseline": "stable" });
+            let route = json!({ "split": [half("stable"), half("canary")], "guard": guard });
+            let targets = json!({ "stable": stable, "canary": canary });
+            let detection = json!({ "consecutive_failures": 3 });
+            json!({ "name": name, "targets": targets, "routes": [route], "outlier_detection": detection })
+        };
         let models = configuration["models"].as_array_mut().unwrap();
-        models.extend([nightly, limited("metered", "batch"), limited("counted", "request")]);
+        models.extend([
+            nightly,
+            limited("metered", "batch"),
+            limited("counted", "request"),
+            watched("promised", json!({ "model": "resnet", "version": "9" })),
+            watched("asked", json!({ "model": "resnet" })),
+        ]);
     })?;
     let scenario = scenario.host("tfs-v1", servers.v1.grpc, servers.v1.rest);
     let envoy = scenario.host("tfs-v2", servers.v2.grpc, servers.v2.rest).start().await?;
@@ -240,6 +273,37 @@ fn what_the_server_refuses_reaches_the_client_unchanged(stage: &mut Stage) {
         "NOT_FOUND",
         "Could not find version 3 of model resnet",
     );
+}
+
+const NOT_LOADED: (&str, &str) = ("NOT_FOUND", "Servable not found for request: Specific(resnet, 9)");
+
+fn a_version_that_is_not_loaded_is_ejected_and_rolled_back_where_the_configuration_chose_it(
+    stage: &mut Stage,
+) {
+    let call = json!({ "model": "promised", "values": [1] });
+    let mut refused = 0;
+    // By chance 3 of 64 calls do not go to one of two targets once in 10^16 runs.
+    for _ in 0..64 {
+        let (answer, _) = stage.call(&call);
+        if answer.code != "OK" {
+            assert_eq!((answer.code.as_str(), answer.details.as_str()), NOT_LOADED);
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 3, "the row, and none after it");
+    let log = stage.envoy.log();
+    assert!(log.contains("ejected: model=promised target=canary cause=consecutive_failures"), "{log}");
+    assert!(log.contains("rolled back: model=promised route=0 target=canary cause=ejection"), "{log}");
+    assert_eq!(stage.call(&call).1, BY_V1);
+}
+
+fn a_version_that_is_not_loaded_ejects_nobody_where_the_client_asked_for_it(stage: &mut Stage) {
+    for _ in 0..32 {
+        let (answer, _) = stage.call(&json!({ "model": "asked", "version": 9, "values": [1] }));
+        assert_eq!((answer.code.as_str(), answer.details.as_str()), NOT_LOADED);
+    }
+    let names = ["predictgate_ejections", "predictgate_rollbacks"];
+    assert_eq!(stage.metrics("asked", 32, names), [0, 0]);
 }
 
 #[track_caller]

@@ -7,6 +7,8 @@ mod exports;
 mod gate;
 mod holds;
 mod health;
+mod health_cost;
+mod health_guard;
 mod hostile;
 mod identity;
 mod knob;
