@@ -106,7 +106,9 @@ fn ten_thousand_updates_leak_no_key_and_no_memory() {
         // There is something to keep, and to throw away.
         if update % 10 == 0 {
             fail(&worker, "canary", 1);
-            ask(&worker, &[("x-use-target", "canary")]).answer("200");
+            for _ in 0..2 {
+                ask(&worker, &[("x-use-target", "canary")]).answer("200");
+            }
         }
         process.advance(TICK);
         worker.tick();
