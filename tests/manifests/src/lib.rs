@@ -1,14 +1,15 @@
-//! Checks the manifests of `istio/`.
+//! Checks the manifests of `istio/`, and the rules and the dashboard of `envoy/prometheus`.
 //!
 //! Each object by itself: it reads into the type of a crate and back without loss, and where CRDs are at hand it
 //! holds by their schemas, strictly, and by their rules in CEL.
 //! And what is applied together among itself: what the filter sets, a route matches; what a route names, exists;
-//! what a rule or an autoscaler asks for, the filter counts.
+//! what a rule, a panel or an autoscaler asks for, the filter counts.
 
 mod kustomize;
 mod metrics;
 mod object;
 mod plugin;
+mod prometheus;
 mod relations;
 mod schema;
 mod typed;
@@ -30,6 +31,8 @@ pub struct Sources {
     pub filter: PathBuf,
     /// The `envoy.yaml` whose `stats_tags` are the labels of the filter's metrics.
     pub bootstrap: PathBuf,
+    /// The folder with the rules and the dashboard for those who run no Kubernetes.
+    pub prometheus: PathBuf,
     /// A folder of CustomResourceDefinitions as YAML. Without it their schemas and rules are left out.
     pub definitions: Option<PathBuf>,
     /// The program kustomize. Without it nobody sees whether it builds what is checked here.
@@ -103,6 +106,7 @@ impl fmt::Display for Report {
 /// What the sources say.
 pub struct Checker {
     metrics: Metrics,
+    prometheus: PathBuf,
     schemas: Option<Schemas>,
     kustomize: Option<PathBuf>,
 }
@@ -114,6 +118,7 @@ impl Checker {
     pub fn load(sources: &Sources) -> Result<Self> {
         Ok(Self {
             metrics: Metrics::load(sources)?,
+            prometheus: sources.prometheus.clone(),
             schemas: sources.definitions.as_deref().map(Schemas::load).transpose()?,
             kustomize: sources.kustomize.clone(),
         })
@@ -140,6 +145,7 @@ impl Checker {
         }
         plugin::same(&objects, faults);
         self.metrics.check_values(manifests, faults)?;
+        prometheus::check(&self.prometheus, &self.metrics, &objects, faults)?;
         for folders in TOGETHER {
             let mut together: Vec<Object> = Vec::new();
             for folder in folders {

@@ -13,6 +13,7 @@ fn main() -> Result<ExitCode> {
     let sources = Sources {
         filter: root.join("filters/predictgate/src"),
         bootstrap: root.join("envoy/quickstart/envoy.yaml"),
+        prometheus: root.join("envoy/prometheus"),
         definitions: given("PREDICTGATE_CRDS"),
         kustomize: given("PREDICTGATE_KUSTOMIZE"),
     };

@@ -80,7 +80,8 @@ impl Metrics {
         Ok(())
     }
 
-    fn problems(&self, query: &str, recorded: &BTreeSet<&str>) -> Vec<String> {
+    /// What is wrong with a query, where these are recorded by rules.
+    pub fn problems(&self, query: &str, recorded: &BTreeSet<&str>) -> Vec<String> {
         let mut selectors = Selectors(Vec::new());
         match parser::parse(query) {
             Ok(expression) => {
@@ -154,7 +155,12 @@ fn queries(object: &Object) -> Vec<(String, &str)> {
     of_rules.chain(of_triggers).collect()
 }
 
-fn yaml(path: &Path) -> Result<Value> {
+/// Reads a file of YAML.
+///
+/// # Errors
+///
+/// When it cannot be read, or is none.
+pub fn yaml(path: &Path) -> Result<Value> {
     let read = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     yaml_serde::from_str(&read).with_context(|| path.display().to_string())
 }

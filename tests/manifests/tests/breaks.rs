@@ -11,10 +11,11 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn checker() -> Checker {
+fn checker(prometheus: PathBuf) -> Checker {
     let sources = Sources {
         filter: root().join("filters/predictgate/src"),
         bootstrap: root().join("envoy/quickstart/envoy.yaml"),
+        prometheus,
         definitions: definitions(),
         kustomize: None,
     };
@@ -25,7 +26,10 @@ fn definitions() -> Option<PathBuf> {
     std::env::var_os("PREDICTGATE_CRDS").filter(|value| !value.is_empty()).map(Into::into)
 }
 
-/// A copy of the manifests, to be broken, and what is wrong with it before.
+/// The folder beside the manifests that is checked with them.
+const PROMETHEUS: &str = "prometheus";
+
+/// A copy of the manifests in `istio` and of the folder beside them, to be broken, and what is wrong with it before.
 struct Copy {
     folder: TempDir,
     checker: Checker,
@@ -34,28 +38,44 @@ struct Copy {
 
 impl Copy {
     fn new() -> Self {
-        let (folder, checker) = (TempDir::new().unwrap(), checker());
-        for file in files() {
-            let to = folder.path().join(&file);
+        let folder = TempDir::new().unwrap();
+        let manifests = files().into_iter().map(|file| (root().join("istio").join(&file), file));
+        let beside = fs::read_dir(root().join("envoy").join(PROMETHEUS)).unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            (entry.path(), format!("{PROMETHEUS}/{}", entry.file_name().to_str().unwrap()))
+        });
+        for (from, file) in manifests.chain(beside) {
+            let to = place(folder.path(), &file);
             fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::copy(root().join("istio").join(&file), to).unwrap();
+            fs::copy(from, to).unwrap();
         }
-        let before = checker.check(folder.path()).unwrap().faults.into_iter().collect();
-        Self { folder, checker, before }
+        let checker = checker(folder.path().join(PROMETHEUS));
+        let mut copy = Self { folder, checker, before: BTreeSet::new() };
+        copy.before = copy.faults().into_iter().collect();
+        copy
+    }
+
+    fn faults(&self) -> Vec<Fault> {
+        self.checker.check(&self.folder.path().join("istio")).unwrap().faults
     }
 
     /// The faults that there are after `change`, and were not before.
     #[track_caller]
     fn faults_after(&self, file: &str, change: impl FnOnce(&str) -> String) -> Vec<Fault> {
-        let path = self.folder.path().join(file);
+        let path = place(self.folder.path(), file);
         let text = fs::read_to_string(&path).unwrap();
         let changed = change(&text);
         assert_ne!(changed, text, "{file} is not changed");
         fs::write(&path, changed).unwrap();
-        let after = self.checker.check(self.folder.path()).unwrap().faults;
+        let after = self.faults();
         fs::write(&path, text).unwrap();
         after.into_iter().filter(|fault| !self.before.contains(fault)).collect()
     }
+}
+
+/// Where a file stands in a copy.
+fn place(copy: &Path, file: &str) -> PathBuf {
+    if file.starts_with(PROMETHEUS) { copy.join(file) } else { copy.join("istio").join(file) }
 }
 
 /// The YAML files of the manifests.
@@ -76,7 +96,7 @@ fn files() -> Vec<String> {
 }
 
 /// Files, what stands there, what is put in its place everywhere in the file, and what the check says then.
-const BREAKS: [(&str, &str, &str, &str); 34] = [
+const BREAKS: [(&str, &str, &str, &str); 39] = [
     ("base/wasmplugin.yaml", "failStrategy:", "failStrateggy:", "spec.failStrateggy: unknown key"),
     (
         "base/wasmplugin.yaml",
@@ -166,6 +186,21 @@ const BREAKS: [(&str, &str, &str, &str); 34] = [
         "nothing counts that",
     ),
     ("overlays/monitoring/prometheusrule.yaml", "{result=\"host", "{results=\"host", "has no label results"),
+    (
+        "overlays/monitoring/prometheusrule.yaml",
+        "for: 5m",
+        "for: 6m",
+        "prometheus/rules.yml: group predictgate: is another one in",
+    ),
+    ("prometheus/rules.yml", "> 0.02", "> 0.03", "expected the same rules in both"),
+    (
+        "prometheus/rules.yml",
+        "(predictgate_ejected)",
+        "(predictgate_ejecte)",
+        "predictgate_ejecte: nothing counts",
+    ),
+    ("prometheus/dashboard.json", "duration_ms_bucket[", "duration_ms_buckets[", "nothing counts that"),
+    ("prometheus/dashboard.json", "{reason!=", "{reasons!=", "has no label reasons"),
     (
         "overlays/autoscaling/scaledobjects.yaml",
         "(predictgate_requests{",
