@@ -61,18 +61,86 @@ fn every_path_and_host_that_the_files_name_is_there() {
 }
 
 #[test]
-fn images_are_pinned_and_only_two_ports_are_published() {
+fn images_are_public_and_pinned_and_only_callers_have_a_port_beyond_this_machine() {
+    const PUBLIC: [&str; 4] =
+        ["envoyproxy/envoy", "tensorflow/serving", "tensorflow/tensorflow", "prom/prometheus"];
     for directory in scenarios() {
         let compose = read_yaml(&directory.join("docker-compose.yaml")).unwrap();
         let services = compose["services"].as_object().unwrap();
         for (name, service) in services {
             let image = service["image"].as_str().unwrap();
-            let (_, tag) = image.split_once(':').unwrap();
+            let (public, tag) = image.split_once(':').unwrap();
+            assert!(PUBLIC.contains(&public), "{name}: {image}");
             assert!(tag.contains('.') && !tag.contains("latest"), "{name}: {image}");
+            // Whatever is not in an image comes from this repository, and nothing writes to it.
+            for volume in service["volumes"].as_array().into_iter().flatten() {
+                let volume = volume.as_str().unwrap();
+                let (host, rest) = volume.split_once(':').unwrap();
+                let is_built = host == "../../target" || host == "models";
+                assert!(is_built || directory.join(host).exists(), "{name}: {volume}");
+                assert!(host == "models" || rest.ends_with(":ro"), "{name}: {volume}");
+            }
         }
         let ports = services.values().filter_map(|service| service["ports"].as_array()).flatten();
         let ports: BTreeSet<_> = ports.map(|port| port.as_str().unwrap()).collect();
-        assert_eq!(ports, BTreeSet::from(["8080:8080", "127.0.0.1:9902:9902"]), "{}", directory.display());
+        let published = BTreeSet::from(["8080:8080", "127.0.0.1:9902:9902", "127.0.0.1:9090:9090"]);
+        assert_eq!(ports, published, "{}", directory.display());
+    }
+}
+
+#[test]
+fn every_scenario_has_the_services_of_the_quickstart() {
+    let of = |directory: &PathBuf| read_yaml(&directory.join("docker-compose.yaml")).unwrap();
+    let quickstart = of(&root().join("envoy/quickstart"));
+    for directory in scenarios() {
+        assert_eq!(of(&directory), quickstart, "{}", directory.display());
+    }
+}
+
+#[test]
+fn whoever_needs_a_service_waits_until_it_is_healthy_or_done() {
+    let compose = read_yaml(&root().join("envoy/quickstart/docker-compose.yaml")).unwrap();
+    let services = compose["services"].as_object().unwrap();
+    // What ends by itself cannot be asked for its health.
+    let ends = |name: &str| ["module", "build-models", "verify"].contains(&name);
+    for (name, service) in services {
+        assert_eq!(service["healthcheck"].is_null(), ends(name), "{name}");
+        for (needed, how) in service["depends_on"].as_object().into_iter().flatten() {
+            let wanted = if ends(needed) { "service_completed_successfully" } else { "service_healthy" };
+            assert_eq!(how["condition"], wanted, "{name} needs {needed}");
+        }
+    }
+    let needs = |name: &str, needed: &str| services[name]["depends_on"][needed].is_object();
+    for (name, needed) in [
+        ("envoy", "module"),
+        ("envoy", "tfs-v1"),
+        ("envoy", "tfs-v2"),
+        ("tfs-v1", "build-models"),
+        ("tfs-v2", "build-models"),
+        ("verify", "envoy"),
+        ("prometheus", "envoy"),
+    ] {
+        assert!(needs(name, needed), "{name} does not wait for {needed}");
+    }
+}
+
+#[test]
+fn prometheus_scrapes_the_listener_that_shows_metrics() {
+    let prometheus = read_yaml(&root().join("envoy/prometheus/prometheus.yml")).unwrap();
+    let scrape = &prometheus["scrape_configs"][0];
+    let target = scrape["static_configs"][0]["targets"][0].as_str().unwrap();
+    let (host, port) = target.split_once(':').unwrap();
+    for directory in scenarios() {
+        let compose = read_yaml(&directory.join("docker-compose.yaml")).unwrap();
+        assert!(compose["services"][host].is_object(), "{target}");
+        let mount = host_path(&compose["services"]["prometheus"], "/etc/prometheus/prometheus.yml").unwrap();
+        assert!(directory.join(&mount).is_file(), "{mount}");
+        let bootstrap = read_yaml(&directory.join("envoy.yaml")).unwrap();
+        let listener = &bootstrap["static_resources"]["listeners"][1];
+        assert_eq!(listener["address"]["socket_address"]["port_value"].to_string(), port);
+        let routes = "/filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes";
+        let routes = listener.pointer(routes).unwrap().as_array().unwrap();
+        assert!(routes.iter().any(|route| route["match"]["path"] == scrape["metrics_path"]), "{routes:?}");
     }
 }
 
