@@ -113,7 +113,7 @@ enum Command {
         #[arg(value_enum, value_name = "NAME")]
         parts: Vec<Soak>,
     },
-    /// Measure what the filter costs Envoy, beside what one would use instead (a quarter of an hour)
+    /// Measure what the filter costs Envoy, beside what one would use instead (twenty minutes)
     ///
     /// Writes docs/benchmarks. Further arguments go to the benchmark: `--quick` takes three minutes;
     /// `--variant everything --size 1k --rounds 9` repeats one comparison; `-- --help` lists all.

@@ -12,7 +12,7 @@ use crate::run::{Unavailable, is_unavailable};
 use crate::{cases, fuzz, image, manifests, node, tools, wasm};
 
 /// What needs nothing but a native Rust.
-const UNIT: [&str; 10] = [
+const UNIT: [&str; 12] = [
     "-p",
     "predictgate",
     "-p",
@@ -21,6 +21,8 @@ const UNIT: [&str; 10] = [
     "predictgate-fuzz",
     "-p",
     "predictgate-judge",
+    "-p",
+    "predictgate-envoy-bench",
     "-p",
     "xtask",
 ];

@@ -47,7 +47,7 @@ fn range(figure: Figure, decimals: usize) -> String {
 }
 
 pub fn cpu(results: &Results, size: Size) -> String {
-    let head = ["", "CPU, us", "to no filter", "requests/s", "to canary", "load, us", "failed"];
+    let head = ["", "CPU, us", "to no filter", "requests/s", "core busy", "to canary", "load, us", "failed"];
     let rows = results.cpu.iter().filter(|row| row.size == size.name());
     let rows: Vec<_> = rows
         .map(|row| {
@@ -56,6 +56,7 @@ pub fn cpu(results: &Results, size: Size) -> String {
                 range(row.micros, 1),
                 range(row.ratio, 3),
                 format!("{:.0}", row.requests_per_second.median),
+                format!("{:.0} %", row.busy * 100.0),
                 format!("{:.1} %", row.canary * 100.0),
                 format!("{:.1}", row.load_micros),
                 row.failed.to_string(),

@@ -137,14 +137,10 @@ impl Results {
         self.memory.iter().find(|row| row.variant == variant.name())
     }
 
-    /// Where not Envoy but the load, or somebody else on its core, set the pace: CPU times stand, requests per second
-    /// say nothing.
-    pub fn slowed(&self) -> Vec<String> {
-        let slow = self.cpu.iter().filter(|row| row.busy < LEAST_BUSY);
-        slow.map(|row| {
-            format!("{}, {}: Envoy's core worked {:.0} %", row.variant, row.size, row.busy * 100.0)
-        })
-        .collect()
+    /// How many rows there are of which not Envoy but the load, or somebody else on its core, set the pace: CPU times
+    /// stand, requests per second say nothing.
+    pub fn slowed(&self) -> usize {
+        self.cpu.iter().filter(|row| row.busy < LEAST_BUSY).count()
     }
 
     /// Why nothing of this run is to be believed, if so.
