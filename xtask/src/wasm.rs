@@ -37,7 +37,7 @@ fn build_as(project: &Project, profile: &str, features: &[&str], module: PathBuf
     let toolchain = Toolchain::find(project, TARGET)?;
     let mut command = toolchain.cargo(project, &["build", "--profile", profile, "-p", "predictgate-filter"]);
     command.args(features);
-    let what = format!("building the filter with {}", [&[&*toolchain.name()], features].concat().join(" "));
+    let what = format!("building the filter with {}", [&[toolchain.name()], features].concat().join(" "));
     Step::new(&what, command).run(&project.logs())?;
     let built = toolchain.folder(project).join(TARGET.name()).join(profile).join("predictgate_filter.wasm");
     let bytes = replace_if_changed(&built, &module)?;

@@ -38,7 +38,7 @@ use crate::variant::{Modules, Variant};
 /// --quick, the results go to target/bench. Exits with 2 when the run rejects itself, since two equal variants
 /// differed by more than 5 %, and with 1 when a figure is above the budget.
 #[derive(Parser)]
-#[command(name = "cargo xtask bench")]
+#[command(bin_name = "cargo xtask bench")]
 struct Options {
     /// Fewer and shorter rounds: three minutes, for a look
     #[arg(long)]
