@@ -198,7 +198,7 @@ fn a_canary_as_slow_as_is_tolerated_trips_with_at_most_the_allowed_chance() {
         let wrong = (0..4000).filter(|_| {
             let [canary, baseline] =
                 [(canary, 2.0), (baseline, 1.0)].map(|(it, scale)| counts(&mut rng, it, scale));
-            guard().judge(&canary, &baseline) == Some(Cause::Latency)
+            guard().judge(&canary, &baseline, 1) == Some(Cause::Latency)
         });
         assert!(wrong.count() <= 14, "{canary} and {baseline}");
     }
@@ -209,7 +209,7 @@ fn a_canary_that_is_clearly_slower_is_found_in_one_window() {
     let mut rng = Rng::seeded(5);
     let found = (0..100).filter(|_| {
         let [canary, baseline] = [(200, 10.0), (1800, 1.0)].map(|(it, scale)| counts(&mut rng, it, scale));
-        guard().judge(&canary, &baseline) == Some(Cause::Latency)
+        guard().judge(&canary, &baseline, 1) == Some(Cause::Latency)
     });
     assert!(found.count() > 90);
 }

@@ -70,13 +70,16 @@ impl Cause {
 }
 
 impl Guard {
-    /// Whether the canary's window trips the guard. Without baseline traffic it never does.
-    pub fn judge(&self, canary: &Counts, baseline: &Counts) -> Option<Cause> {
+    /// Whether the canary's window trips the guard. Without baseline traffic it never does, nor by failures that fewer
+    /// than `clients` callers saw.
+    pub fn judge(&self, canary: &Counts, baseline: &Counts, clients: u32) -> Option<Cause> {
         if canary.requests < self.min_requests || baseline.is_empty() {
             return None;
         }
         let (margin, confidence) = (self.max_failure_increase, self.confidence);
-        if increased(canary.proportion(), baseline.proportion(), margin, confidence) {
+        if canary.seen_by(clients)
+            && increased(canary.proportion(), baseline.proportion(), margin, confidence)
+        {
             return Some(Cause::FailureIncrease);
         }
         let ratio = self.max_latency_ratio;
@@ -119,13 +122,22 @@ mod tests {
 
     #[track_caller]
     fn check(canary: &Counts, baseline: &Counts, expected: Option<Cause>) {
-        assert_eq!(guard().judge(canary, baseline), expected);
+        assert_eq!(guard().judge(canary, baseline, 1), expected);
     }
 
     #[test]
     fn a_canary_that_fails_more_trips() {
         check(&counts(20, 100, 10), &counts(19, 1900, 10), Some(Cause::FailureIncrease));
         check(&counts(2, 100, 10), &counts(19, 1900, 10), None);
+    }
+
+    #[test]
+    fn failures_of_one_caller_are_not_enough_where_two_are_asked_for() {
+        let (mut canary, baseline) = (counts(50, 100, 10), counts(19, 1900, 10));
+        canary.callers = 1;
+        assert_eq!(guard().judge(&canary, &baseline, 2), None);
+        canary.callers = 3;
+        assert_eq!(guard().judge(&canary, &baseline, 2), Some(Cause::FailureIncrease));
     }
 
     #[test]
@@ -139,7 +151,7 @@ mod tests {
         check(&counts(0, 100, 30), &counts(0, 1900, 10), Some(Cause::Latency));
         check(&counts(0, 100, 19), &counts(0, 1900, 10), None);
         let off = Guard { max_latency_ratio: Factor::default(), ..guard() };
-        assert_eq!(off.judge(&counts(0, 100, 30), &counts(0, 1900, 10)), None);
+        assert_eq!(off.judge(&counts(0, 100, 30), &counts(0, 1900, 10), 1), None);
     }
 
     #[test]

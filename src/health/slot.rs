@@ -10,7 +10,7 @@ use crate::arena::{Owner, Place};
 use crate::outcome::Outcome;
 use crate::outlier::{Ejection, OutlierDetection};
 use crate::policy::Model;
-use crate::tally::{Counts, Row, RowPart};
+use crate::tally::{Counts, Row, RowPart, caller_bit};
 use crate::units::{Instant, Mode, ModelId, RouteId, Share, TargetId};
 
 #[derive(Debug)]
@@ -291,6 +291,9 @@ fn count(counts: &mut Counts, row: &mut RowPart, seen: &Observation) {
         }
         // It is counted, and shows neither that the target works nor that it does not.
         Outcome::Overload => counts.bad = counts.bad.saturating_add(1),
+    }
+    if seen.outcome != Outcome::Success {
+        counts.callers |= seen.caller.map_or(0, caller_bit);
     }
     counts.requests = counts.requests.saturating_add(1);
 }

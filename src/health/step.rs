@@ -117,7 +117,7 @@ impl Step<'_> {
             let closes =
                 state.canary.close(guard.window, self.now) | state.baseline.close(guard.window, self.now);
             if closes {
-                cause = guard.judge(&state.canary.total(), &state.baseline.total());
+                cause = guard.judge(&state.canary.total(), &state.baseline.total(), clients);
             }
         }
         state.canary.add(&local.canary);

@@ -28,7 +28,7 @@ pub struct OutlierDetection {
     pub success_rate_stdev_factor: Factor,
     /// The multiple of the other targets' median latency that ejects; 0 turns the rule off.
     pub latency_ratio: Factor,
-    /// Failures in a row count only when so many callers saw them.
+    /// Failures, in a row or in an interval, count only when so many callers saw some of them.
     pub min_clients: u32,
     pub base_ejection_time: Duration,
     pub max_ejection_time: Duration,
@@ -84,6 +84,7 @@ impl OutlierDetection {
         let threshold = u64::from(self.failure_percentage_threshold.millionths());
         let whole = u64::from(Share::WHOLE.millionths());
         0 < threshold
+            && own.seen_by(self.min_clients)
             && self.request_volume <= own.requests
             && u64::from(own.requests).saturating_mul(threshold) <= u64::from(own.bad).saturating_mul(whole)
     }
@@ -105,7 +106,10 @@ impl OutlierDetection {
     /// targets none is further below than sqrt(n - 1) standard deviations, so a larger factor never ejects.
     fn succeeds_less(&self, own: &Counts, others: &[&Counts]) -> bool {
         let factor = self.success_rate_stdev_factor;
-        if factor == Factor::default() || others.len().saturating_add(1) < FEWEST_TO_COMPARE {
+        if factor == Factor::default()
+            || others.len().saturating_add(1) < FEWEST_TO_COMPARE
+            || !own.seen_by(self.min_clients)
+        {
             return false;
         }
         let rate = |counts: &Counts| 1.0 - f64::from(counts.bad) / f64::from(counts.requests);
@@ -182,6 +186,9 @@ mod tests {
         check(9, 20, false);
         check(19, 19, false);
         check(4_000_000_000, 4_000_000_000, true);
+        let two = OutlierDetection { min_clients: 2, ..policy() };
+        assert!(!two.fails_too_often(&Counts { callers: 1, ..counts(20, 20, 1) }));
+        assert!(two.fails_too_often(&Counts { callers: 3, ..counts(20, 20, 1) }));
         let off = OutlierDetection { failure_percentage_threshold: Share::NONE, ..policy() };
         assert!(!off.fails_too_often(&counts(20, 20, 1)));
     }

@@ -19,15 +19,23 @@ pub struct Counts {
     pub requests: u32,
     /// Those that speak against the target.
     pub bad: u32,
+    /// A bit for each of 64 groups of callers that saw a bad one, where callers are asked for.
+    pub callers: u64,
     /// Of those that succeeded: an error must not look fast.
     pub latencies: Latencies,
 }
 
 impl Counts {
-    pub const NONE: Self = Self { requests: 0, bad: 0, latencies: Latencies::NONE };
+    pub const NONE: Self = Self { requests: 0, bad: 0, callers: 0, latencies: Latencies::NONE };
 
     pub const fn is_empty(&self) -> bool {
         self.requests == 0
+    }
+
+    /// Whether so many callers saw what is bad.
+    pub const fn seen_by(&self, clients: u32) -> bool {
+        // One client is whoever saw it, also where nobody asked for its address.
+        clients <= 1 || clients <= self.callers.count_ones()
     }
 
     pub const fn proportion(&self) -> Proportion {
@@ -37,12 +45,13 @@ impl Counts {
     pub fn add(&mut self, other: &Self) {
         self.requests = self.requests.saturating_add(other.requests);
         self.bad = self.bad.saturating_add(other.bad);
+        self.callers |= other.callers;
         self.latencies.add_all(&other.latencies);
     }
 
     /// Keeps the memory for the next counts.
     pub fn clear(&mut self) {
-        (self.requests, self.bad) = (0, 0);
+        (self.requests, self.bad, self.callers) = (0, 0, 0);
         self.latencies.clear();
     }
 
@@ -50,6 +59,7 @@ impl Counts {
         to.number(u64::from(self.requests));
         if !self.is_empty() {
             to.number(u64::from(self.bad));
+            to.number(self.callers);
             self.latencies.write(to);
         }
     }
@@ -60,7 +70,7 @@ impl Counts {
             requests => {
                 // No more can be bad than there are.
                 let bad = from.small()?.min(requests);
-                Some(Self { requests, bad, latencies: Latencies::read(from)? })
+                Some(Self { requests, bad, callers: from.number()?, latencies: Latencies::read(from)? })
             }
         }
     }
@@ -181,7 +191,7 @@ mod tests {
     }
 
     fn one() -> Counts {
-        let mut counts = Counts { requests: 2, bad: 1, ..Counts::NONE };
+        let mut counts = Counts { requests: 2, bad: 1, callers: 5, ..Counts::NONE };
         counts.latencies.add(Duration::from_millis(3));
         counts
     }
