@@ -118,7 +118,7 @@ pub fn forget_peak(pid: u32) -> Result<()> {
 /// # Errors
 ///
 /// When Envoy does not tell its version.
-pub fn describe(envoy: &Path) -> Result<BTreeMap<String, String>> {
+pub fn describe(envoy: &Path, cores: usize) -> Result<BTreeMap<String, String>> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name));
@@ -131,11 +131,10 @@ pub fn describe(envoy: &Path) -> Result<BTreeMap<String, String>> {
     let version = said(envoy).with_context(|| format!("{} does not run", envoy.display()))?;
     let version = version.split_once("version:").map_or("", |(_, version)| version.trim());
     ensure!(!version.is_empty(), "{} --version names no Envoy", envoy.display());
-    let cores = cores()?.len().to_string();
     let kib: u64 = field(&read("/proc/meminfo"), "MemTotal").trim_end_matches(" kB").parse().unwrap_or(0);
     let described = [
         ("cpu", field(&read("/proc/cpuinfo"), "model name")),
-        ("cores", cores),
+        ("cores", cores.to_string()),
         ("memory", format!("{} GiB", kib.div_ceil(1024 * 1024))),
         ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
         ("envoy", version.to_owned()),

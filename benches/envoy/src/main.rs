@@ -179,7 +179,7 @@ fn run() -> Result<ExitCode> {
     let directory = tempfile::tempdir()?;
     let noop = directory.path().join("noop.wasm");
     std::fs::write(&noop, wat::parse_str(include_str!("noop.wat"))?)?;
-    let mut results = Results::new(machine::describe(&envoy)?);
+    let mut results = Results::new(machine::describe(&envoy, all.len())?);
     results.module_bytes = std::fs::metadata(&module)?.len();
     let modules = Modules { predictgate: &module, noop: &noop };
     let mut bench = Bench { envoy: &envoy, modules, all: &all, cores, load: Load::start()?, plan: &plan };

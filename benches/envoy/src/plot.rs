@@ -9,6 +9,8 @@ use crate::variant::Variant;
 const PANEL: f64 = 210.0;
 const GAP: f64 = 30.0;
 const NAMES: f64 = 130.0;
+/// What the title needs.
+const LEAST_WIDTH: f64 = 560.0;
 const ROW: f64 = 22.0;
 const TOP: f64 = 64.0;
 const BOTTOM: f64 = 44.0;
@@ -25,7 +27,7 @@ pub fn cpu(results: &Results) -> String {
     // The axis begins at 0.8: what is to be seen is the difference to 1.
     let scale = Scale { from: 0.8, to: (most * 10.0).ceil() / 10.0 };
     let height = TOP + rows as f64 * ROW + BOTTOM;
-    let width = NAMES + sizes.len() as f64 * (PANEL + GAP);
+    let width = (NAMES + sizes.len() as f64 * (PANEL + GAP)).max(LEAST_WIDTH);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
          height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\

@@ -12,6 +12,17 @@ use crate::results::{Figure, Results};
 use crate::variant::Variant;
 use crate::{Size, plot};
 
+const HEAD: &str = "\
+# What the filter costs
+
+Written by `cargo xtask bench`.
+One Envoy has a core to itself; callers and model servers share another, in one thread that needs a few microseconds for a request (`load, us`).
+Rounds of all variants alternate, and a ratio is to no filter in the same round: the median, and in brackets the least and the most of all rounds.
+`no-filter-again` is a second copy of `no-filter`; a run in which the two differ by more than 5 % is not published.
+CPU time is that of the whole process, by the kernel's own account.
+
+";
+
 /// Columns of equal width, so that the same table reads well on a terminal and as Markdown.
 fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
@@ -192,7 +203,7 @@ pub fn write(results: &Results, budget: &[Bar], folder: &Path) -> Result<()> {
     };
     let whole = json!({ "results": results, "budget": budget });
     put("results.json", &format!("{}\n", serde_json::to_string_pretty(&whole)?))?;
-    let mut page = "# What the filter costs\n\nWritten by `cargo xtask bench`.\n\n".to_owned();
+    let mut page = HEAD.to_owned();
     for (name, value) in &results.machine {
         let _ = writeln!(page, "- {name}: {value}");
     }
