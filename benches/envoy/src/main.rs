@@ -193,7 +193,9 @@ fn run() -> Result<ExitCode> {
         }
     }
     let bars = budget::bars(&results);
-    println!("\n{}", report::bars(&bars));
+    if !bars.is_empty() {
+        println!("\n{}", report::bars(&bars));
+    }
     let rejected = results.rejected();
     let folder = if plan.is_whole() && rejected.is_empty() { "docs/benchmarks" } else { "target/bench" };
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));

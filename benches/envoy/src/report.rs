@@ -23,11 +23,14 @@ CPU time is that of the whole process, by the kernel's own account.
 
 ";
 
+/// What Markdown wants of the rule under a head.
+const LEAST_COLUMN: usize = 3;
+
 /// Columns of equal width, so that the same table reads well on a terminal and as Markdown.
 fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain([head[column].chars().count()]).max().unwrap_or(0)
+        cells.chain([head[column].chars().count(), LEAST_COLUMN]).max().unwrap_or(LEAST_COLUMN)
     };
     let widths: Vec<_> = (0..head.len()).map(width).collect();
     let mut text = String::new();
