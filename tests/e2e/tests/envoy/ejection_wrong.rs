@@ -13,6 +13,7 @@ use predictgate_e2e::traffic::Traffic;
 use predictgate_e2e::users::{USER, Users};
 use predictgate_e2e::wait::until;
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use super::illness::{self, metric, rollout};
 use super::split::{CANARY, STABLE};
@@ -119,22 +120,24 @@ async fn one_caller_that_makes_every_mistake_ejects_nobody_and_rolls_nothing_bac
         server.set_fault(MODEL, version, Some(Fault::delay(Duration::from_millis(3))));
     }
     let users = Users::connect(&stage.envoy, 1_000).await.unwrap();
-    let traffic = Traffic::start(&users, 100);
-    let mut stranger = Stranger::connect(&stage.envoy).await;
-    let end = Instant::now() + duration() / 3;
-    // As many as half of the others' calls, and a quarter of them malformed: no share of failures that ejects. All of
-    // them one after the other would still be a row.
-    let mut due = tokio::time::interval(Duration::from_secs(1) / 50);
-    while Instant::now() < end {
-        due.tick().await;
-        stranger.call().await;
+    let traffic = Traffic::start(&users, 20);
+    // Over several connections and as fast as it can, so that most of what the servers answer is its.
+    let mut strangers = JoinSet::new();
+    for _ in 0..4 {
+        let (mut stranger, end) = (Stranger::connect(&stage.envoy).await, Instant::now() + duration() / 3);
+        strangers.spawn(async move {
+            while Instant::now() < end {
+                stranger.call().await;
+            }
+            stranger.calls
+        });
     }
-    let mistakes = stranger.calls;
+    let mistakes: usize = strangers.join_all().await.into_iter().sum();
     let calls = traffic.stop().await.unwrap();
     let labels = [("model", MODEL), ("code", "INTERNAL")];
     let malformed = metric(&stage, "predictgate_requests", &labels).await;
     eprintln!("{mistakes} mistakes, {malformed} of them INTERNAL, beside {} calls of others", calls.len());
-    assert!(20.0 < malformed, "the servers have not seen malformed messages");
+    assert!(calls.len() as f64 <= malformed, "its failures are not even half of what counts");
     assert!(
         calls.iter().all(|call| call.answer.is_ok()),
         "{:?}",
