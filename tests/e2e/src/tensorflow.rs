@@ -273,7 +273,12 @@ impl Drop for Program {
     }
 }
 
-fn python() -> Result<Command> {
+/// The Python that has TensorFlow.
+///
+/// # Errors
+///
+/// When `PREDICTGATE_PYTHON` names none.
+pub fn python() -> Result<Command> {
     let python = env::var_os("PREDICTGATE_PYTHON")
         .context("PREDICTGATE_PYTHON is not set: run `cargo xtask test --tier tensorflow`")?;
     Ok(Command::new(python))

@@ -32,6 +32,15 @@ pub fn envoy() -> Result<PathBuf> {
     given("PREDICTGATE_ENVOY", "the Envoy binary")
 }
 
+/// The Prometheus binary; promtool stands beside it.
+///
+/// # Errors
+///
+/// Says what to run when the variable is not set or names no file.
+pub fn prometheus() -> Result<PathBuf> {
+    given("PREDICTGATE_PROMETHEUS", "the Prometheus binary")
+}
+
 /// The checkout.
 pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
