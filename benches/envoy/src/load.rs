@@ -3,46 +3,22 @@
 //! A request costs this thread a few microseconds. How busy it was is measured with everything else, since a load
 //! that is slower than Envoy measures itself.
 
-use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::machine::{Cpu, Rng};
 use crate::request::Request;
-use crate::wire::{self, Link, MOST_IN_FRAME, Said};
+use crate::servers::{ANSWER, LISTENERS, Servers};
+use crate::wire::{Link, MOST_IN_FRAME, Said};
 
-/// What a server answers: a gRPC message of one KiB with its frame.
-pub const ANSWER: usize = 1024;
 /// Nothing takes so long unless something is broken.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// What is put into a connection's buffer at a time.
 const MOST_PENDING: usize = 256 * 1024;
-/// `:status: 200` of HPACK's static table, then two entries for the dynamic one.
-const FIRST_HEAD: &[u8] = b"\x88\x40\x0ccontent-type\x10application/grpc";
-const FIRST_TRAILERS: &[u8] = b"\x40\x0bgrpc-status\x010";
-/// Once `grpc-status` is in the table, `content-type` is the older entry.
-const NEXT_HEAD: &[u8] = b"\x88\xbf";
-const NEXT_TRAILERS: &[u8] = b"\xbe";
-
-/// The model servers of both clusters.
-struct Servers {
-    listeners: [TcpListener; 2],
-    links: Vec<Option<Server>>,
-    /// The requests that each cluster has answered.
-    answered: [u64; 2],
-}
-
-struct Server {
-    link: Link,
-    cluster: usize,
-    waiting: VecDeque<u32>,
-    answered: u64,
-}
-
 struct Caller {
     link: Link,
     next: u32,
@@ -97,20 +73,13 @@ pub struct Ran {
     pub latencies: Vec<Duration>,
 }
 
-/// Listeners have the first tokens, then come servers and callers in turn.
-const LISTENERS: usize = 2;
-
 impl Load {
     /// # Errors
     ///
     /// When no port is free.
     pub fn start() -> Result<Self> {
-        let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0).into()).context("no free port");
-        let mut servers = Servers { listeners: [listen()?, listen()?], links: Vec::new(), answered: [0; 2] };
         let poll = Poll::new()?;
-        for (number, listener) in servers.listeners.iter_mut().enumerate() {
-            poll.registry().register(listener, Token(number), Interest::READABLE)?;
-        }
+        let servers = Servers::start(&poll)?;
         let buffer = vec![0; 256 * 1024];
         Ok(Self { poll, events: Events::with_capacity(256), buffer, servers, rng: Rng::new(1) })
     }
@@ -121,8 +90,7 @@ impl Load {
     ///
     /// When the system does not tell.
     pub fn servers(&self) -> Result<[SocketAddr; 2]> {
-        let [one, two] = &self.servers.listeners;
-        Ok([one.local_addr()?, two.local_addr()?])
+        self.servers.addresses()
     }
 
     /// Sends so many requests, each connection the next one as soon as one is answered.
@@ -138,7 +106,7 @@ impl Load {
         requests: usize,
     ) -> Result<Ran> {
         let mut callers = self.connect(to, shape.connections)?;
-        let (began, cpu, clusters) = (Instant::now(), Cpu::of_this_thread()?, self.servers.answered);
+        let (began, cpu, clusters) = (Instant::now(), Cpu::of_this_thread()?, self.servers.answered());
         let mut ran = Ran { requests, ..Ran::default() };
         let mut begun = 0;
         'all: for _ in 0..shape.streams {
@@ -189,7 +157,7 @@ impl Load {
     ) -> Result<Ran> {
         let mut callers = self.connect(to, connections)?;
         let requests = (rate * time.as_secs_f64()) as usize;
-        let (began, cpu, clusters) = (Instant::now(), Cpu::of_this_thread()?, self.servers.answered);
+        let (began, cpu, clusters) = (Instant::now(), Cpu::of_this_thread()?, self.servers.answered());
         let due = |number: usize| began + Duration::from_secs_f64(number as f64 / rate);
         // Connections and caches are warm after a tenth.
         let counted = due(requests / 10);
@@ -223,7 +191,8 @@ impl Load {
     fn finish(&self, mut ran: Ran, began: Instant, cpu: Cpu, clusters: [u64; 2]) -> Result<Ran> {
         ran.took = began.elapsed();
         ran.load = Cpu::of_this_thread()? - cpu;
-        ran.clusters = [0, 1].map(|cluster| self.servers.answered[cluster] - clusters[cluster]);
+        let answered = self.servers.answered();
+        ran.clusters = [0, 1].map(|cluster| answered[cluster] - clusters[cluster]);
         Ok(ran)
     }
 
@@ -345,77 +314,6 @@ impl Caller {
             bail!("Envoy has closed a connection");
         }
         Ok(())
-    }
-}
-
-impl Servers {
-    fn accept(&mut self, cluster: usize, poll: &Poll) -> Result<()> {
-        loop {
-            let mut stream = match self.listeners[cluster].accept() {
-                Ok((stream, _)) => stream,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error.into()),
-            };
-            stream.set_nodelay(true)?;
-            let place = self.links.iter().position(Option::is_none).unwrap_or(self.links.len());
-            let token = Token(LISTENERS + 2 * place);
-            poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-            let mut link = Link::server(stream);
-            link.flush()?;
-            let server = Some(Server { link, cluster, waiting: VecDeque::new(), answered: 0 });
-            if place == self.links.len() {
-                self.links.push(server);
-            } else {
-                self.links[place] = server;
-            }
-        }
-    }
-
-    /// Envoy may close its connections at any time; then there is nobody to tell.
-    fn serve(&mut self, place: usize, buffer: &mut [u8]) {
-        let Some(server) = self.links.get_mut(place).and_then(Option::as_mut) else { return };
-        let before = server.answered;
-        let goes_on = server.serve(buffer).unwrap_or(false);
-        self.answered[server.cluster] += server.answered - before;
-        if !goes_on {
-            self.links[place] = None;
-        }
-    }
-}
-
-impl Server {
-    fn serve(&mut self, buffer: &mut [u8]) -> Result<bool> {
-        let waiting = &mut self.waiting;
-        let open = self.link.read(buffer, |_, said| {
-            match said {
-                Said::Headers { stream, ends: true } | Said::Data { stream, ends: true, .. } => {
-                    waiting.push_back(stream);
-                }
-                Said::Reset { stream } => waiting.retain(|it| *it != stream),
-                _ => {}
-            }
-            Ok(())
-        })?;
-        let sender = &mut self.link.sender;
-        while ANSWER as i64 <= sender.window
-            && let Some(stream) = self.waiting.pop_front()
-        {
-            let (head, trailers) = match self.answered {
-                0 => (FIRST_HEAD, FIRST_TRAILERS),
-                _ => (NEXT_HEAD, NEXT_TRAILERS),
-            };
-            wire::frame(wire::HEADERS, wire::END_HEADERS, stream, head, &mut sender.out);
-            wire::head(wire::DATA, 0, stream, ANSWER, &mut sender.out);
-            sender.out.push(0);
-            sender.out.extend((ANSWER as u32 - 5).to_be_bytes());
-            sender.out.resize(sender.out.len() + ANSWER - 5, 7);
-            let ends = wire::END_HEADERS | wire::END_STREAM;
-            wire::frame(wire::HEADERS, ends, stream, trailers, &mut sender.out);
-            sender.window -= ANSWER as i64;
-            self.answered += 1;
-        }
-        self.link.flush()?;
-        Ok(open)
     }
 }
 

@@ -16,6 +16,7 @@ mod plot;
 mod report;
 mod request;
 mod results;
+mod servers;
 mod variant;
 mod wire;
 
