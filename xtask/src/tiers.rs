@@ -45,6 +45,9 @@ pub enum Tier {
     Envoy,
     /// The manifests of istio/ in a real Envoy, translated as istiod translates them
     Istio,
+    /// The scrape configuration, the rules and the dashboard of envoy/prometheus in a real Prometheus that scrapes real
+    /// Envoys
+    Prometheus,
     /// The built module in a real Envoy before real TensorFlow, called by its official client
     Tensorflow,
 }
@@ -60,6 +63,7 @@ impl Tier {
             Self::Abi => "abi",
             Self::Envoy => "envoy",
             Self::Istio => "istio",
+            Self::Prometheus => "prometheus",
             Self::Tensorflow => "tensorflow",
         }
     }
@@ -178,8 +182,14 @@ pub fn run(project: &Project, tier: Tier, parts: &mut Parts<'_>) -> Result<Ran> 
             parts.hand_to(&mut command)?;
             command
         }
+        Tier::Prometheus => {
+            let mut command = test(&["-p", "predictgate-e2e", "--test", "prometheus"]);
+            command.env("PREDICTGATE_PROMETHEUS", tools::prometheus(project)?);
+            parts.hand_to(&mut command)?;
+            command
+        }
         Tier::Tensorflow => {
-            let mut command = test(&["-p", "predictgate-e2e", "--test", "tensorflow"]);
+            let mut command = test(&["-p", "predictgate-e2e", "--test", "tensorflow", "--test", "verify"]);
             parts.hand_tensorflow_to(&mut command)?;
             command
         }

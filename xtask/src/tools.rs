@@ -1,4 +1,4 @@
-//! Finds or gets the programs of others: Envoy, TensorFlow, docker-compose.
+//! Finds or gets the programs of others: Envoy, TensorFlow, Prometheus, docker-compose.
 
 use std::env;
 use std::fs;
@@ -108,6 +108,23 @@ pub fn tensorflow(project: &Project) -> Result<PathBuf> {
         ],
     };
     python::environment(project, &environment)
+}
+
+/// A Prometheus with promtool beside it.
+///
+/// # Errors
+///
+/// Says what to install where there is none.
+pub fn prometheus(project: &Project) -> Result<PathBuf> {
+    let here = || {
+        let mut found = which::which_all("prometheus").into_iter().flatten();
+        found.find(|path| path.with_file_name("promtool").exists())
+    };
+    if let Some(path) = here() {
+        return Ok(path);
+    }
+    apt::install(project, "there is no prometheus with promtool beside it on the PATH", &["prometheus"])?;
+    here().ok_or_else(|| unavailable("the package prometheus has no prometheus and promtool here"))
 }
 
 /// `docker compose` or `docker-compose`, whichever works.
