@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::str::FromStr;
 
 use predictgate::exchange::{Body, DECISION_HEADER, Exchange, Sent, headers, sanitise};
 use predictgate::outcome::{Ending, Outcome};
@@ -117,16 +116,19 @@ struct Response {
     status_in: Map,
 }
 
-fn number<T: FromStr>(map: Map, name: &str) -> Option<T> {
+fn number(map: Map, name: &str) -> Option<u64> {
     str::from_utf8(&host::header(map, name)?).ok()?.parse().ok()
+}
+
+fn http_status() -> Option<u32> {
+    u32::try_from(number(Map::Response, ":status")?).ok()
 }
 
 impl Response {
     fn read(protocol: Protocol) -> Self {
         let grpc = protocol != Protocol::Rest;
         if !grpc {
-            let http_status = number(Map::Response, ":status");
-            return Self { grpc, http_status, grpc_status: None, status_in: Map::Response };
+            return Self { grpc, http_status: http_status(), grpc_status: None, status_in: Map::Response };
         }
         let in_trailers = number(Map::ResponseTrailers, "grpc-status");
         let status_in = if in_trailers.is_some() { Map::ResponseTrailers } else { Map::Response };
@@ -144,7 +146,7 @@ impl Response {
         let flags = host::property(&["response", "flags"]).and_then(|bytes| bytes.try_into().ok());
         let details = host::property(&["response", "code_details"]).unwrap_or_default();
         let message = host::header(self.status_in, "grpc-message").unwrap_or_default();
-        let http_status = self.http_status.or_else(|| number(Map::Response, ":status"));
+        let http_status = self.http_status.or_else(http_status);
         Ending {
             http_status,
             is_whole,
