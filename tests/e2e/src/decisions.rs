@@ -112,6 +112,11 @@ pub fn of_log(log: &str) -> Result<BTreeMap<usize, Vec<Decision>>> {
     Ok(all)
 }
 
+/// How often workers found that another had written first.
+pub fn conflicts(log: &str) -> u64 {
+    log.lines().filter_map(|line| line.split_once("conflicts: ")?.1.parse::<u64>().ok()).sum()
+}
+
 fn read(word: &str) -> Option<(usize, Decision)> {
     let (model, decision) = word.split_once(':')?;
     let (at, admitted) = match decision.strip_suffix('+') {

@@ -1,5 +1,7 @@
 //! The details of a gRPC status, by which a caller's program tells one refusal from another.
 
+use std::time::Duration;
+
 use model_server::messages::Any;
 use prost::Message;
 
@@ -23,12 +25,30 @@ pub struct ErrorInfo {
     pub domain: String,
 }
 
+/// `google.rpc.RetryInfo`.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<Delay>,
+}
+
+/// `google.protobuf.Duration`.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct Delay {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
 /// What `grpc-status-details-bin` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Details {
     pub code: i32,
     pub message: String,
     pub info: ErrorInfo,
+    /// When to come again, of `RetryInfo`.
+    pub retry_delay: Option<Duration>,
 }
 
 impl Details {
@@ -38,6 +58,12 @@ impl Details {
         let is_info = |any: &&Any| any.type_url == "type.googleapis.com/google.rpc.ErrorInfo";
         let info = status.details.iter().find(is_info)?;
         let info = ErrorInfo::decode(info.value.clone()).ok()?;
-        Some(Self { code: status.code, message: status.message, info })
+        let is_retry = |any: &&Any| any.type_url == "type.googleapis.com/google.rpc.RetryInfo";
+        let retry = status.details.iter().find(is_retry).map(|any| RetryInfo::decode(any.value.clone()));
+        let retry_delay = match retry.transpose().ok()?.and_then(|retry| retry.retry_delay) {
+            Some(delay) => Some(Duration::new(delay.seconds.try_into().ok()?, delay.nanos.try_into().ok()?)),
+            None => None,
+        };
+        Some(Self { code: status.code, message: status.message, info, retry_delay })
     }
 }
