@@ -7,12 +7,16 @@ use std::path::Path;
 
 use predictgate::config;
 
-const DOCUMENTS: [&str; 5] = [
+const DOCUMENTS: [&str; 9] = [
     "README.md",
     "docs/ARCHITECTURE.md",
+    "docs/OPERATING.md",
     "istio/README.md",
     "envoy/quickstart/README.md",
     "envoy/canary/README.md",
+    "envoy/subsets/README.md",
+    "envoy/rate-limit/README.md",
+    "envoy/ejection/README.md",
 ];
 
 fn read(document: &str) -> String {
