@@ -8,6 +8,7 @@ mod trouble;
 use std::collections::BTreeSet;
 use std::fs;
 
+use model_server::client::rest;
 use predictgate_e2e::tools::root;
 use predictgate_e2e::wait::until;
 use serde_json::Value;
@@ -70,6 +71,11 @@ async fn every_metric_is_scraped_and_every_alert_is_raised_by_its_trouble_and_no
         Prometheus::start(&[rollout.metrics().await.unwrap(), incapable.metrics().await.unwrap()])
             .await
             .unwrap();
+
+    // Prometheus 3 scrapes nothing that does not say what it is.
+    let scrape = rest::get(rollout.metrics().await.unwrap(), "/stats/prometheus").await.unwrap();
+    let kind = scrape.headers["content-type"].to_str().unwrap();
+    assert!(kind.starts_with("text/plain"), "{kind}");
 
     until("both Envoys to be scraped", || async {
         Ok((prometheus.series("up == 1").await?.len() == 2).then_some(()))
