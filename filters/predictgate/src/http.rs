@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use predictgate::exchange::{Body, DECISION_HEADER, Exchange, Sent, headers, sanitise};
-use predictgate::outcome::{Ending, Outcome};
+use predictgate::outcome::{Code, Ending, Outcome};
 use predictgate::policy::Policy;
 use predictgate::verdict::{
     Answer, Forward, GrpcStatus, LocalReply, Protocol, REASON_HEADER, Reason, Verdict,
@@ -16,6 +16,7 @@ use crate::host::{self, Map, Refused};
 use crate::metrics::Metric;
 use crate::root::Worker;
 
+#[expect(clippy::struct_excessive_bools, reason = "they do not depend on each other")]
 pub struct Http {
     id: u32,
     worker: Rc<Worker>,
@@ -24,7 +25,7 @@ pub struct Http {
     through: bool,
     /// The whole request has come.
     asked: bool,
-    /// The whole response has come.
+    /// The response's headers were all of it.
     answered: bool,
     /// The stream's end was taken, which happens once.
     ended: bool,
@@ -84,13 +85,21 @@ impl Http {
         } else if let Some(sent) = exchange.sent() {
             let response = Response::read(exchange.protocol());
             let code = response.ending().code();
-            // A whole answer without an error came from the server, whatever became of the connection after it.
-            let is_whole = response.grpc || self.answered;
-            let is_fine = (code.is_success() && is_whole) || !sent.is_watched;
-            let outcome =
-                if is_fine { Outcome::Success } else { response.judge(sent, self.asked && self.answered) };
+            let outcome = if sent.is_watched { self.judge(&response, code, sent) } else { Outcome::Success };
             self.worker.answered(sent, code, outcome);
         }
+    }
+
+    /// What became of a request that was watched.
+    fn judge(&self, response: &Response, code: Code, sent: Sent) -> Outcome {
+        // A gRPC status comes last, so a good one came with a whole answer, whatever became of the connection after it.
+        // HTTP's comes first, and only the flags tell that what should have followed it was cut.
+        if code.is_success() && (response.grpc || flags() == Some(0)) {
+            return Outcome::Success;
+        }
+        // What Envoy answers in the server's stead is whole: to gRPC it has no body, to HTTP it is an error.
+        let answered = if response.grpc { self.answered } else { !code.is_success() };
+        response.judge(sent, self.asked && answered)
     }
 }
 
@@ -120,6 +129,11 @@ fn number(map: Map, name: &str) -> Option<u64> {
     str::from_utf8(&host::header(map, name)?).ok()?.parse().ok()
 }
 
+/// Envoy's response flags.
+fn flags() -> Option<u64> {
+    Some(u64::from_le_bytes(host::property(&["response", "flags"])?.try_into().ok()?))
+}
+
 fn http_status() -> Option<u32> {
     u32::try_from(number(Map::Response, ":status")?).ok()
 }
@@ -143,14 +157,13 @@ impl Response {
 
     /// Whose fault an answer is that is no success. It takes some calls of the host.
     fn judge(&self, sent: Sent, is_whole: bool) -> Outcome {
-        let flags = host::property(&["response", "flags"]).and_then(|bytes| bytes.try_into().ok());
         let details = host::property(&["response", "code_details"]).unwrap_or_default();
         let message = host::header(self.status_in, "grpc-message").unwrap_or_default();
         let http_status = self.http_status.or_else(http_status);
         Ending {
             http_status,
             is_whole,
-            flags: flags.map_or(0, u64::from_le_bytes),
+            flags: flags().unwrap_or(0),
             details: &details,
             grpc_message: &message,
             chosen_by_configuration: sent.chosen_by_configuration,
@@ -214,16 +227,6 @@ impl HttpContext for Http {
         {
             log::warn!("the host did not let a response header be set");
         }
-        Action::Continue
-    }
-
-    fn on_http_response_body(&mut self, _: usize, ends: bool) -> Action {
-        self.answered |= ends;
-        Action::Continue
-    }
-
-    fn on_http_response_trailers(&mut self, _: usize) -> Action {
-        self.answered = true;
         Action::Continue
     }
 
