@@ -28,6 +28,8 @@ pub enum Soak {
     /// An Envoy whose servers fail one request in a hundred at random, and one caller that makes every mistake: nothing
     /// may be ejected (10 minutes)
     Healthy,
+    /// Limits in an Envoy that is saturated for half a minute, and a million tenants (4 minutes)
+    Limits,
 }
 
 /// Runs `asked`, or every part, and prints a table.
@@ -68,6 +70,14 @@ fn run(project: &Project, part: Soak) -> Result<Ran> {
             Parts::of(project).hand_to(&mut command)?;
             command.env("PREDICTGATE_HEALTHY_SECONDS", "600");
             cases::of_cargo(project, "calling", command)
+        }
+        Soak::Limits => {
+            let mut command = project.cargo(&["test", "-p", "predictgate-e2e", "--test", "envoy", "limits"]);
+            // One after the other, each with the machine for itself; what they print is tables.
+            command.args(["--", "--nocapture", "--test-threads", "1"]);
+            Parts::of(project).hand_decision_log_to(&mut command)?;
+            command.env("PREDICTGATE_SATURATION_SECONDS", "30").env("PREDICTGATE_TENANTS", "1000000");
+            cases::of_cargo(project, "saturating", command)
         }
     }
 }

@@ -475,6 +475,35 @@ fn a_leased_limit_costs_a_fifth_of_a_host_call_at_most() {
 }
 
 #[test]
+fn the_last_of_many_tenants_takes_the_work_and_the_memory_of_the_first() {
+    let process = process();
+    let by_tenant = json!({ "by": [{ "header": "x-tenant" }] });
+    let worker = start(&process, &limited(&[limit("tenants", 1, by_tenant)], &[]));
+    // So few are in their slots at once that each has its own.
+    let call = |tenant: u32| {
+        process.advance(Duration::from_millis(10));
+        let before = worker.fuel();
+        assert!(passes(&worker, &[("x-tenant", &format!("tenant-{tenant:06}"))]));
+        worker.fuel() - before
+    };
+    let median = |tenants: std::ops::Range<u32>| {
+        let mut work: Vec<_> = tenants.map(call).collect();
+        work.sort_unstable();
+        work[work.len() / 2]
+    };
+    // After these all slots are made.
+    median(0..2000);
+    let (first, memory, keys) = (median(2000..2500), worker.memory(), process.shared_keys().len());
+    median(2500..9500);
+    let last = median(9500..10_000);
+    println!("{first} units of work, then {last}; {memory} bytes of memory, {keys} shared keys");
+    // A bucket that was asked for a while ago may stand first or last in its set.
+    assert!(last.abs_diff(first) * 100 <= first, "{first} and {last}");
+    assert_eq!(worker.memory(), memory);
+    assert_eq!(process.shared_keys().len(), keys);
+}
+
+#[test]
 fn the_shipped_module_says_nothing_of_single_decisions() {
     let process = process();
     process.set_log_level(0);

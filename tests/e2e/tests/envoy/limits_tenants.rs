@@ -1,7 +1,8 @@
 //! Very many tenants, and a greedy one among them.
 
 use std::env;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::ops::{Range, RangeInclusive};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use model_server::Rpc;
@@ -11,7 +12,7 @@ use predictgate_e2e::load::{Connection, Request};
 use predictgate_e2e::pools::MODEL;
 use predictgate_e2e::{Envoy, Pools, tools};
 use prost::Message as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const WORKERS: u32 = 4;
 const CONNECTIONS: usize = 8;
@@ -28,17 +29,14 @@ const KNOWN: usize = 1000;
 /// What tcmalloc has handed out may grow by so much after the slots are made.
 const MOST_BYTES: i64 = 2 << 20;
 
-/// The filter before an answer of Envoy's own, so that no server is measured. `rate` is each tenant's.
-async fn start(rate: u32) -> Envoy {
+/// The shipped scenario with only this limit of each tenant: so many calls a second, and as many at once.
+async fn start(rate: u32, change: impl FnOnce(&mut Value)) -> (Envoy, Pools) {
     let pools = Pools::start().await.unwrap();
-    let mut scenario = pools
-        .shipped("rate-limit")
-        .unwrap()
-        .concurrency(WORKERS)
+    let scenario = pools.shipped("rate-limit").unwrap().concurrency(WORKERS);
+    let mut scenario = scenario
         .connection_manager(|manager| {
             manager["access_log"] = json!([]);
-            manager["route_config"]["virtual_hosts"][0]["routes"] =
-                json!([{ "match": { "prefix": "/" }, "direct_response": { "status": 200 } }]);
+            change(manager);
         })
         .reconfigured(|configuration| {
             let bucket = json!({ "max_tokens": rate, "tokens_per_fill": rate, "fill_interval": "1s" });
@@ -48,7 +46,15 @@ async fn start(rate: u32) -> Envoy {
         })
         .unwrap();
     scenario.plugin.use_module(&tools::decision_log_wasm().unwrap());
-    scenario.start().await.unwrap()
+    let envoy = scenario.start().await.unwrap();
+    envoy.wait_until_healthy().await.unwrap();
+    (envoy, pools)
+}
+
+/// An answer of Envoy's own, so that no server is measured.
+fn answers_itself(manager: &mut Value) {
+    manager["route_config"]["virtual_hosts"][0]["routes"] =
+        json!([{ "match": { "prefix": "/" }, "direct_response": { "status": 200 } }]);
 }
 
 fn request(tenant: &str) -> Request {
@@ -109,18 +115,26 @@ fn call_all(connections: &mut [Connection], next: &AtomicUsize, last: usize) -> 
     all
 }
 
-/// The median of the calls with places in `window`, in microseconds.
-fn median(took: &[Took], window: std::ops::Range<usize>) -> f64 {
+/// Standard deviations that the middle of a sample may be off: by chance, 7 of 1,000,000 are further off.
+const DEVIATIONS: f64 = 4.5;
+
+/// The median of calls in microseconds, and between which two it is when the sample is not taken for the whole.
+///
+/// Whether a call is below the true median is a fair coin, so the number of those below has a standard deviation of
+/// sqrt(n) / 2, whatever the times are distributed like.
+fn median(took: &[Took], window: &Range<usize>) -> (f64, RangeInclusive<f64>) {
     let within = took.iter().filter(|(place, _)| window.contains(place));
     let mut took: Vec<_> = within.map(|(_, took)| took.as_secs_f64() * 1e6).collect();
     took.sort_by(f64::total_cmp);
-    took[took.len() / 2]
+    let middle = took.len() / 2;
+    let off = (DEVIATIONS * (took.len() as f64).sqrt() / 2.0).ceil() as usize;
+    (took[middle], took[middle - off]..=took[middle + off])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_of_very_many_tenants_takes_no_more_memory_and_no_longer_than_the_first() {
     let tenants = tenants();
-    let envoy = start(100).await;
+    let (envoy, _pools) = start(100, answers_itself).await;
     let mut connections: Vec<_> = (0..CONNECTIONS).map(|_| Connection::open(envoy.addr).unwrap()).collect();
     // A tenth of the tenants makes all slots, and whatever else is made once.
     let begin = tenants / 10;
@@ -140,16 +154,99 @@ async fn the_last_of_very_many_tenants_takes_no_more_memory_and_no_longer_than_t
         sum("predictgate_limit_shared"),
         envoy.connections_by_worker().await.unwrap(),
     );
-    let window = (tenants - begin) / 10;
-    let mut ratios = Vec::new();
-    for place in 0..10 {
+    let windows = 10;
+    let window = (tenants - begin) / windows;
+    // Who is new is compared with who calls at the same moment and was among the first, so that it does not matter
+    // how busy the machine is.
+    for place in 0..windows {
         let range = begin + place * window..begin + (place + 1) * window;
-        let (new, known) = (median(&pairs.new, range.clone()), median(&pairs.known, range.clone()));
-        eprintln!("tenants {range:?}: {new:.1} us, known ones {known:.1} us");
-        ratios.push(new / known);
+        let ((new, new_is), (known, known_is)) = (median(&pairs.new, &range), median(&pairs.known, &range));
+        eprintln!("tenants {range:?}: {new:.1} us ({new_is:.1?}), the first {known:.1} us ({known_is:.1?})");
+        assert!(new_is.start() <= known_is.end(), "tenants {range:?} are slower than the first");
     }
     assert!((sum("predictgate_rejected")).abs() < 0.5, "{samples:?}");
     assert!((sum("predictgate_limit_errors")).abs() < 0.5, "{samples:?}");
     assert!(grown < MOST_BYTES, "{grown} bytes");
-    eprintln!("{ratios:?}");
+}
+
+/// Tokens a second of each tenant, who begins with as many.
+const SHARE: u32 = 50;
+/// How long a tenant is watched.
+const WATCHED: Duration = Duration::from_secs(3);
+
+/// What a tenant gets who always asks for more: the calls that pass, and in what time.
+struct Got {
+    passed: usize,
+    time: Duration,
+    /// The longest that a call took, by which the time is uncertain at either end.
+    slowest: Duration,
+}
+
+/// Asks for twice the share. The burst is spent before it is watched.
+fn ask_for_more(connection: &mut Connection, tenant: &str) -> Got {
+    let request = request(tenant);
+    let pause = Duration::from_secs(1) / (2 * SHARE);
+    let mut ask = || {
+        let begun = Instant::now();
+        connection.call(&request);
+        let passed = connection.wait().unwrap().iter().all(|answer| answer.has_message);
+        (passed, begun.elapsed())
+    };
+    while ask().0 {}
+    let (begun, mut passed, mut slowest) = (Instant::now(), 0, Duration::ZERO);
+    for calls in 1.. {
+        let (has_passed, took) = ask();
+        passed += usize::from(has_passed);
+        slowest = slowest.max(took);
+        let elapsed = begun.elapsed();
+        if WATCHED < elapsed {
+            return Got { passed, time: elapsed, slowest };
+        }
+        std::thread::sleep((pause * calls).saturating_sub(elapsed));
+    }
+    unreachable!("the time comes to an end")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_that_asks_for_a_hundred_times_its_share_takes_nothing_from_another() {
+    let (envoy, _pools) = start(SHARE, |_| ()).await;
+    let addr = envoy.addr;
+    let alone = tokio::task::block_in_place(|| ask_for_more(&mut Connection::open(addr).unwrap(), "modest"));
+    let is_over = AtomicBool::new(false);
+    let (beside, greedy) = tokio::task::block_in_place(|| {
+        std::thread::scope(|scope| {
+            let begun = Instant::now();
+            let callers: Vec<_> = (0..CONNECTIONS)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut connection = Connection::open(addr).unwrap();
+                        let (request, mut calls) = (request("greedy"), 0);
+                        while !is_over.load(Ordering::Relaxed) {
+                            connection.call(&request);
+                            calls += connection.wait().unwrap().len();
+                        }
+                        calls
+                    })
+                })
+                .collect();
+            let beside = ask_for_more(&mut Connection::open(addr).unwrap(), "modest");
+            is_over.store(true, Ordering::Relaxed);
+            let calls: usize = callers.into_iter().map(|caller| caller.join().unwrap()).sum();
+            (beside, calls as f64 / begun.elapsed().as_secs_f64())
+        })
+    });
+    eprintln!("greedy asked {greedy:.0} times a second, {:.0} times its share", greedy / f64::from(SHARE));
+    assert!(100.0 * f64::from(SHARE) <= greedy, "this machine does not ask fast enough: {greedy} a second");
+    for (what, got) in [("alone", alone), ("beside greedy", beside)] {
+        let wanted = f64::from(SHARE) * got.time.as_secs_f64();
+        eprintln!("modest {what}: {} of {wanted:.1} in {:?}", got.passed, got.time);
+        // Calls come at moments: a token may be there before the next call asks, and half of the share is asked for
+        // in vain, so nothing is lost but at both ends, by a call and by what it took.
+        let off = 2.0 + 2.0 * f64::from(SHARE) * got.slowest.as_secs_f64();
+        assert!(
+            (got.passed as f64 - wanted).abs() <= off,
+            "modest {what}: {} of {wanted}, {off}",
+            got.passed
+        );
+    }
 }
