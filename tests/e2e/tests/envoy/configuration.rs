@@ -170,9 +170,9 @@ fn many_models(count: usize) -> String {
 async fn ten_thousand_models_are_read_in_less_than_half_a_second() {
     let mut stage = Stage::quickstart().await;
     stage.envoy.configure(&many_models(10_000)).await.unwrap();
-    let mut client = stage.client().await;
+    let client = stage.client().await;
     until("an answer by the last of the models".to_owned(), || async {
-        let mut client = stage.client().await;
+        let client = stage.client().await;
         let reply = client.predict(&predict_request("model-09999", Asked::Version(2), &X)).await?;
         Ok(reply.ok().ok().filter(|answer| answer.values() == BY_V2).map(|_| ()))
     })
