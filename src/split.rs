@@ -294,6 +294,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::cast_precision_loss, reason = "53 bits are enough to compare by")]
     fn the_numbers_are_negative_logarithms() {
         let one = 1_u64 << POINT;
         assert_eq!(exponential(1 << 63), one);
