@@ -1,6 +1,6 @@
 """Asks for both versions of `resnet` as callers do, and ends with 1 if an answer is not the promised one.
 
-    python verify.py ENVOY:8080
+    python verify.py ENVOY:8080...
 
 Version 1 computes 0.5x + 2 and version 2 computes 0.5x + 3, so the numbers tell which pool has answered.
 It needs the packages tensorflow and tensorflow-serving-api.
@@ -36,9 +36,15 @@ ASKED = [
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
-    address = sys.argv[1]
+    wrong = sum(verify(address) for address in sys.argv[1:])
+    print(f"{wrong} answers are wrong" if wrong else "every answer is as the configuration says", flush=True)
+    sys.exit(1 if wrong else 0)
+
+
+def verify(address):
+    """How many answers are wrong."""
     stub = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(address))
     wrong = 0
     for what, spec, path, wanted in ASKED:
@@ -47,8 +53,7 @@ def main():
     refused = "model_not_configured"
     wrong += not is_as_wanted("gRPC, another model", predict(stub, "bert"), [f"NOT_FOUND {refused}"])
     wrong += not is_as_wanted("REST, another model", rest(address, "bert"), [f"404 {refused}"])
-    print(f"{wrong} answers are wrong" if wrong else "every answer is as the configuration says", flush=True)
-    sys.exit(1 if wrong else 0)
+    return wrong
 
 
 def is_as_wanted(what, found, wanted):
