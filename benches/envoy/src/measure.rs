@@ -153,7 +153,12 @@ impl Bench<'_> {
     /// A fresh Envoy for every number, since memory that was taken once is not always given back.
     pub fn memory(&mut self, results: &mut Results) -> Result<()> {
         let count = if self.plan.quick { 1 } else { 3 };
+        let budgeted =
+            [Variant::NoFilter, Variant::WasmNoop, Variant::LuaBody, Variant::Everything].as_slice();
         for &variant in &self.plan.variants {
+            if self.plan.quick && !budgeted.contains(&variant) {
+                continue;
+            }
             eprintln!("memory: {}", variant.name());
             let setup = variant.setup(&self.modules);
             let (mut rest, mut per_worker, mut rise, mut failed) = (vec![], vec![], vec![], 0);
