@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use crate::project::Project;
 use crate::report::{Cases, Ran};
-use crate::run::Step;
+use crate::run::{Finished, Step};
 
 /// Runs `cargo test` and gives the cases as cargo counts them.
 ///
@@ -14,7 +14,22 @@ use crate::run::Step;
 ///
 /// Fails when it cannot be started, or succeeds without running any test.
 pub fn of_cargo(project: &Project, what: &str, command: Command) -> Result<Ran> {
+    judge(project, what, &Step::new(what, command).attempt()?)
+}
+
+/// The same of tests whose measurements are of interest when they pass, too: prints what they say.
+///
+/// # Errors
+///
+/// As [`of_cargo`] does.
+pub fn of_cargo_aloud(project: &Project, what: &str, command: Command) -> Result<Ran> {
     let finished = Step::new(what, command).attempt()?;
+    let said = finished.output.lines().skip_while(|line| !line.starts_with("running "));
+    said.for_each(|line| println!("{line}"));
+    judge(project, what, &finished)
+}
+
+fn judge(project: &Project, what: &str, finished: &Finished) -> Result<Ran> {
     let cases = count(&finished.output);
     if finished.succeeded() {
         ensure!(cases != Cases::default(), "{what}: no test ran");

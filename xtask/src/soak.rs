@@ -28,7 +28,7 @@ pub enum Soak {
     /// An Envoy whose servers fail one request in a hundred at random, and one caller that makes every mistake: nothing
     /// may be ejected (10 minutes)
     Healthy,
-    /// Limits in an Envoy that is saturated for half a minute, and a million tenants (4 minutes)
+    /// Limits in an Envoy that is saturated for half a minute, and a million tenants (3 minutes)
     Limits,
 }
 
@@ -77,7 +77,7 @@ fn run(project: &Project, part: Soak) -> Result<Ran> {
             command.args(["--", "--nocapture", "--test-threads", "1"]);
             Parts::of(project).hand_decision_log_to(&mut command)?;
             command.env("PREDICTGATE_SATURATION_SECONDS", "30").env("PREDICTGATE_TENANTS", "1000000");
-            cases::of_cargo(project, "saturating", command)
+            cases::of_cargo_aloud(project, "saturating", command)
         }
     }
 }

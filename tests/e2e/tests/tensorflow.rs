@@ -58,7 +58,7 @@ fn main() -> Result<ExitCode> {
         a_gzip_message_that_would_be_rewritten_reaches_no_server,
         an_exceeded_limit_tells_the_client_when_to_come_again,
         a_cost_above_the_burst_tells_the_client_never_to_come_again,
-        rest_reads_an_exceeded_limit_in_the_headers,
+        rest_reads_an_exceeded_limit_as_json,
         an_administrative_call_reaches_no_server,
         a_client_cannot_name_the_cluster_itself,
         a_client_that_asks_is_told_the_decision,
@@ -409,11 +409,11 @@ fn a_cost_above_the_burst_tells_the_client_never_to_come_again(stage: &mut Stage
     assert_eq!(trailer("ratelimit-policy"), Some("\"small\";q=4;w=4000"));
 }
 
-fn rest_reads_an_exceeded_limit_in_the_headers(stage: &mut Stage) {
+fn rest_reads_an_exceeded_limit_as_json(stage: &mut Stage) {
     let path = "/v1/models/counted";
     let before = stage.executed();
     for _ in 0..4 {
-        // No server has the name, but the limit has let it pass to one.
+        // Asked of `resnet`, as the target says.
         assert_eq!(rest(stage.addr, "GET", path, "").unwrap().0, 200);
     }
     let (status, body) = rest(stage.addr, "GET", path, "").unwrap();

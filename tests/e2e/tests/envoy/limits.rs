@@ -112,12 +112,12 @@ fn scenario(pools: &Pools, limiter: Limiter) -> Result<Scenario> {
 /// What the callers saw of each model: calls, and those of them that were answered with a message.
 type Seen = BTreeMap<usize, (usize, usize)>;
 
-/// Connections of which every worker has some. The kernel deals them out by chance.
-async fn connect(envoy: &Envoy) -> Result<Vec<Connection>> {
+/// So many connections, of which every worker has some. The kernel deals them out by chance.
+pub async fn connect(envoy: &Envoy, wanted: usize) -> Result<Vec<Connection>> {
     loop {
         let before = envoy.connections_by_worker().await?;
-        let connections = (0..CONNECTIONS).map(|_| Connection::open(envoy.addr)).collect::<Result<_>>()?;
-        let expected = before.iter().sum::<u64>() + CONNECTIONS as u64;
+        let connections = (0..wanted).map(|_| Connection::open(envoy.addr)).collect::<Result<_>>()?;
+        let expected = before.iter().sum::<u64>() + wanted as u64;
         let taken = until("the connections to be taken", || async {
             let taken = envoy.connections_by_worker().await?;
             Ok((taken.iter().sum::<u64>() == expected).then_some(taken))
@@ -228,7 +228,7 @@ async fn run(limiter: Limiter, time: Duration) -> Run {
     let pools = pools().await;
     let envoy = scenario(&pools, limiter).unwrap().start().await.unwrap();
     envoy.wait_until_healthy().await.unwrap();
-    let connections = connect(&envoy).await.unwrap();
+    let connections = connect(&envoy, CONNECTIONS).await.unwrap();
     let seen = tokio::task::spawn_blocking(move || saturate(connections, time)).await.unwrap();
     let judge = |all: &BTreeMap<usize, Vec<Decision>>| {
         [0, 1, 2].map(|model| limit(MODELS[model].1).judge(all[&model].clone()))

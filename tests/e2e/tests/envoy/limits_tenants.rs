@@ -14,6 +14,8 @@ use predictgate_e2e::{Envoy, Pools, tools};
 use prost::Message as _;
 use serde_json::{Value, json};
 
+use super::limits::connect;
+
 const WORKERS: u32 = 4;
 const CONNECTIONS: usize = 8;
 const TENANT: &str = "x-tenant";
@@ -135,7 +137,7 @@ fn median(took: &[Took], window: &Range<usize>) -> (f64, RangeInclusive<f64>) {
 async fn the_last_of_very_many_tenants_takes_no_more_memory_and_no_longer_than_the_first() {
     let tenants = tenants();
     let (envoy, _pools) = start(100, answers_itself).await;
-    let mut connections: Vec<_> = (0..CONNECTIONS).map(|_| Connection::open(envoy.addr).unwrap()).collect();
+    let mut connections = connect(&envoy, CONNECTIONS).await.unwrap();
     // A tenth of the tenants makes all slots, and whatever else is made once.
     let begin = tenants / 10;
     let next = AtomicUsize::new(0);
@@ -147,12 +149,11 @@ async fn the_last_of_very_many_tenants_takes_no_more_memory_and_no_longer_than_t
     let samples = envoy.admin.prometheus().await.unwrap();
     let sum = |name: &str| samples.iter().filter(|it| it.name == name).map(|it| it.value).sum::<f64>();
     eprintln!(
-        "{tenants} tenants: {} KiB more, {} conflicts in {} calls, {} shared slots; workers {:?}",
+        "{tenants} tenants: {} KiB more, {} conflicts in {} calls, {} shared slots",
         grown >> 10,
         decisions::conflicts(&envoy.log()),
         2 * tenants,
         sum("predictgate_limit_shared"),
-        envoy.connections_by_worker().await.unwrap(),
     );
     let windows = 10;
     let window = (tenants - begin) / windows;
