@@ -91,11 +91,7 @@ fn a_caller_that_leaves_while_held_is_forgotten() {
     worker.process().advance(HOLD_TIMEOUT);
     worker.tick();
     assert_eq!(gone.state().headers, None);
-    assert_eq!(
-        worker.metric("predictgate_requests", &[("target", "stable")]),
-        1,
-        "the proof alone"
-    );
+    assert_eq!(worker.metric("predictgate_requests", &[("target", "stable")]), 1, "the proof alone");
 }
 
 #[test]
