@@ -13,6 +13,7 @@ mod hostile;
 mod identity;
 mod knob;
 mod limits;
+mod limits_cost;
 mod refusals;
 mod request;
 mod roots;
