@@ -22,7 +22,7 @@ const USERS: usize = 400;
 /// As configured here.
 const ROW: usize = 5;
 const INTERVAL: Duration = Duration::from_secs(1);
-const BASE: Duration = Duration::from_secs(1);
+const BASE: Duration = Duration::from_secs(2);
 const STEP: Duration = Duration::from_millis(300);
 /// Steps in which a target does not have its whole weight yet.
 const STEPS: u32 = 3;
@@ -105,9 +105,11 @@ async fn falls_ill_and_comes_back(illness: Illness, expected: &Expected) {
     assert!(ejected.text.ends_with(&format!("cause={}", expected.cause)), "{ejected:?}");
     let failures = calls.iter().filter(|call| call.answer.is_err()).count();
     let row = (ROW <= failures).then(|| nth_failure(&calls, ROW));
-    // While it is out only probes go to it.
-    let last = last_canary(calls.iter().filter(|call| call.begun < ejected.at + BASE)).unwrap();
+    // In the first half of the time for which it is out not even a probe goes to it.
+    let last = last_canary(calls.iter().filter(|call| call.begun < ejected.at + BASE / 2)).unwrap();
     let deadline = (expected.deadline)(begun, row);
+    assert!(ejected.at <= deadline, "ejected {:?} too late", ejected.at - deadline);
+    let deadline = deadline.min(ejected.at + ACTS);
     eprintln!(
         "{illness:?}: ejected by {} after {:?}, {failures} of {} calls failed; the last request {:?} before its time; \
          whole again {whole:?} after it was well",
