@@ -13,7 +13,7 @@ const DAY: u64 = 24 * 60 * 60 * 1000;
 
 /// The filter's lines of a log that is less than a day old and whose times are in UTC.
 pub fn lines(log: &str) -> Vec<Line> {
-    let (now, wall) = (Instant::now(), SystemTime::now());
+    let (now, wall) = clocks();
     let today = wall.duration_since(UNIX_EPOCH).map_or(0, |it| it.as_millis() as u64 % DAY);
     let line = |line: &str| {
         let (head, text) = line.split_once(" predictgate: ")?;
@@ -21,6 +21,16 @@ pub fn lines(log: &str) -> Vec<Line> {
         Some(Line { at: now.checked_sub(Duration::from_millis(ago))?, text: text.to_owned() })
     };
     log.lines().filter_map(line).collect()
+}
+
+/// The same moment by both clocks, to a millisecond: between two readings another process may have had its turn.
+fn clocks() -> (Instant, SystemTime) {
+    loop {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        if now.elapsed() < Duration::from_millis(1) {
+            return (now, wall);
+        }
+    }
 }
 
 /// The milliseconds since midnight of `[2026-11-21 10:11:12.345]...`.
