@@ -30,7 +30,12 @@ pub enum Soak {
     Healthy,
     /// Limits in an Envoy that is saturated for half a minute, and a million tenants (3 minutes)
     Limits,
+    /// What is promised of times, such as half a second from a canary's twentieth failure to its last request (2 minutes)
+    Times,
 }
+
+/// Tells tests that the machine has nothing else to do, so that they allow no more than what is promised.
+const IDLE: &str = "PREDICTGATE_IDLE";
 
 /// Runs `asked`, or every part, and prints a table.
 ///
@@ -77,7 +82,16 @@ fn run(project: &Project, part: Soak) -> Result<Ran> {
             command.args(["--", "--nocapture", "--test-threads", "1"]);
             Parts::of(project).hand_decision_log_to(&mut command)?;
             command.env("PREDICTGATE_SATURATION_SECONDS", "30").env("PREDICTGATE_TENANTS", "1000000");
+            command.env(IDLE, "1");
             cases::of_cargo_aloud(project, "saturating", command)
+        }
+        Soak::Times => {
+            let mut command = project.cargo(&["test", "-p", "predictgate-e2e", "--test", "envoy"]);
+            command.args(["--", "--nocapture", "--test-threads", "1", "ejection::", "guard::"]);
+            command.args(["a_changed_weight_acts", "ten_thousand_models"]);
+            Parts::of(project).hand_to(&mut command)?;
+            command.env(IDLE, "1");
+            cases::of_cargo_aloud(project, "measuring times", command)
         }
     }
 }

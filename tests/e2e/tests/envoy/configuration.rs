@@ -1,10 +1,12 @@
 //! What becomes of a configuration, good or bad, at a start and while Envoy serves.
 
+use std::time::Duration;
+
 use model_server::client::{Asked, predict_request};
 use model_server::framing::frame;
 use model_server::{Code, Rpc};
 use predictgate_e2e::pools::MODEL;
-use predictgate_e2e::wait::until;
+use predictgate_e2e::wait::{until, within};
 use predictgate_e2e::{Pools, Update};
 use prost::Message;
 use serde_json::json;
@@ -168,6 +170,7 @@ fn many_models(count: usize) -> String {
 
 #[tokio::test]
 async fn ten_thousand_models_are_read_in_less_than_half_a_second() {
+    const PROMISED: Duration = Duration::from_millis(500);
     let mut stage = Stage::quickstart().await;
     stage.envoy.configure(&many_models(10_000)).await.unwrap();
     let client = stage.client().await;
@@ -180,14 +183,14 @@ async fn ten_thousand_models_are_read_in_less_than_half_a_second() {
     .unwrap();
     client.predict(&predict_request("model-00000", Asked::Version(2), &X)).await.unwrap().ok().unwrap();
     let log = stage.envoy.log();
-    let took: Vec<u64> = log
+    let took: Vec<_> = log
         .split("accepted, models: 10000, read in ")
         .skip(1)
-        .map(|rest| rest.split(' ').next().unwrap().parse().unwrap())
+        .map(|rest| Duration::from_millis(rest.split(' ').next().unwrap().parse().unwrap()))
         .collect();
-    println!("10,000 models: read in {took:?} ms");
+    println!("10,000 models: read in {took:?}");
     // It is read once to be checked, and once each for the main thread and for the worker. The clock counts what others took
     // of the processor, too; the fastest reading has the least of that.
     assert_eq!(took.len(), 3, "{log}");
-    assert!(took.iter().min() < Some(&500), "{took:?}");
+    assert!(*took.iter().min().unwrap() < within(PROMISED), "{took:?}");
 }

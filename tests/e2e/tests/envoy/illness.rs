@@ -14,8 +14,8 @@ use super::outcomes::without_health_checks;
 use super::split::CANARY;
 use super::stage::Stage;
 
-/// After which Envoy gives up a server that has not begun to answer.
-pub const TIMEOUT: Duration = Duration::from_millis(400);
+/// After which Envoy gives up a server that has not begun to answer: longer than one that is well takes on a busy machine.
+pub const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The ejection scenario with four workers, in which nothing but the filter looks after the servers' health.
 /// The last route deals out by `weights`; `change` is given the model.

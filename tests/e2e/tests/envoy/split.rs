@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use predictgate_e2e::plugin::PluginFile;
 use predictgate_e2e::users::{Call, USER, Users};
+use predictgate_e2e::wait::within;
 use predictgate_e2e::{Scenario, Update, share};
 use serde_json::{Value, json};
 
@@ -13,7 +14,7 @@ use super::stage::Stage;
 const USERS: usize = 4_000;
 /// Of all users together.
 const REQUESTS: usize = 20_000;
-/// A change of the weights acts within this time.
+/// Promised from a change of the weights until it acts.
 const SOON: Duration = Duration::from_secs(1);
 
 /// The versions that the two targets serve.
@@ -120,7 +121,7 @@ async fn a_changed_weight_acts_within_a_second_on_open_connections_moves_whom_it
         assert_eq!(stage.envoy.publish(next).await?, Update::Accepted);
         Ok(at)
     };
-    let (at, mut rounds) = users.call_during(change, SOON).await.unwrap();
+    let (at, mut rounds) = users.call_during(change, within(SOON)).await.unwrap();
     while rounds.len() * USERS < REQUESTS {
         rounds.push(users.call(rounds.len()).await.unwrap());
     }
@@ -148,7 +149,7 @@ async fn a_changed_weight_acts_within_a_second_on_open_connections_moves_whom_it
     eprintln!(
         "{calls} calls, 0 failed; {moved} of {USERS} users moved, {back} back; in force after {last_old:?}"
     );
-    assert!(last_old < SOON, "the old weights held for {last_old:?}");
+    assert!(last_old < within(SOON), "the old weights held for {last_old:?}");
     assert_eq!(back, 0);
     assert!(share::holds(count(&before, CANARY), USERS, 0.05));
     assert!(share::holds(count(&after, CANARY), USERS, 0.25));

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use predictgate_e2e::users::{Call, Users};
+use predictgate_e2e::wait::within;
 use predictgate_e2e::{Envoy, Update, share};
 use serde_json::{Value, json};
 
@@ -19,7 +20,7 @@ const WEIGHTS: [u32; 4] = [5, 10, 25, 0];
 /// What the targets are called, and the versions that their servers have.
 const TARGETS: [(&str, i64); 2] = [("stable", 1), ("canary", 2)];
 
-/// A changed weight acts within this time.
+/// Promised from a changed weight until it acts.
 const SOON: Duration = Duration::from_secs(1);
 
 struct Rollout {
@@ -97,7 +98,7 @@ impl Rollout {
                 ensure!(update == Update::Accepted, "Envoy has rejected the weight {weight}");
                 Ok(at)
             };
-            let (at, during) = self.users.call_during(change, SOON).await?;
+            let (at, during) = self.users.call_during(change, within(SOON)).await?;
             acts_after = Some(self.last_of_the_old(&during, at));
             rounds = during;
         }
@@ -156,8 +157,9 @@ impl Rollout {
     fn judge(&mut self, step: &Step) {
         let (users, weight) = (self.had.len(), step.weight);
         self.report.holds(&format!("weight {weight}: requests that failed"), &step.failed, &0);
-        let soon = step.acts_after.is_none_or(|it| it < SOON);
-        self.report.holds(&format!("weight {weight}: it acts within {SOON:?}"), &soon, &true);
+        let soon = within(SOON);
+        let in_time = step.acts_after.is_none_or(|it| it < soon);
+        self.report.holds(&format!("weight {weight}: it acts within {soon:?}"), &in_time, &true);
         let answered =
             TARGETS.map(|(_, version)| self.had.iter().filter(|it| **it == version).count() as u64);
         self.report.holds(
