@@ -16,8 +16,8 @@ use super::wire::GRPC;
 
 const CONNECTIONS: usize = 100;
 const CALLERS: usize = 10_000;
-/// Long enough for all to come before the first hold ends.
-const HOLD_TIMEOUT: Duration = Duration::from_secs(8);
+/// Long enough for all to come before the first hold ends, on a busy machine, too.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(20);
 /// The default of `max_held`.
 const MAX_HELD: usize = 1024;
 /// So many callers are served while the crowd is there.
@@ -77,7 +77,9 @@ async fn come(stage: &Stage) -> (Crowd, i64) {
         assert_eq!(answer.header("x-predictgate-reason"), Some("overloaded"), "{answer:?}");
         assert_eq!(answer.header("grpc-status"), Some("14"));
     }
-    assert!(crowd.begun.elapsed() < HOLD_TIMEOUT, "it took {:?} to tell {refused}", crowd.begun.elapsed());
+    let took = crowd.begun.elapsed();
+    eprintln!("{refused} were told within {took:?}");
+    assert!(took < HOLD_TIMEOUT, "it took {took:?} to tell {refused}");
     let height = Memory::of(&stage.envoy).await.used;
 
     // Callers that send a body are served meanwhile.

@@ -6,17 +6,32 @@ use model_server::client::{Asked, predict_request};
 use model_server::framing::frame;
 use model_server::{Code, Rpc};
 use predictgate_e2e::pools::MODEL;
+use predictgate_e2e::wait::DEADLINE;
 use prost::Message;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::stage::{BY_V1, BY_V2, Stage, X};
 
 const GRPC: [(&str, &[u8]); 2] = [("content-type", b"application/grpc"), ("te", b"trailers")];
 const HOLD_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The quickstart, in which a hold ends after this time.
+async fn holding(timeout: Duration, change: impl FnOnce(&mut Value)) -> Stage {
+    Stage::configured(|configuration| {
+        let identity = &mut configuration["identity"];
+        identity["hold_timeout"] = json!(seconds(timeout));
+        change(identity);
+    })
+    .await
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{}s", time.as_secs())
+}
+
 #[tokio::test]
 async fn a_body_that_does_not_come_ends_the_hold_at_its_deadline() {
-    let stage = Stage::quickstart().await;
+    let stage = holding(HOLD_TIMEOUT, |_| ()).await;
     stage.assert_alive().await;
     let raw = stage.raw().await;
     let start = Instant::now();
@@ -38,16 +53,15 @@ async fn a_body_that_does_not_come_ends_the_hold_at_its_deadline() {
 
 #[tokio::test]
 async fn a_hold_that_ends_may_pass_when_the_operator_says_so() {
-    let pass = |configuration: &mut serde_json::Value| {
-        configuration["identity"] = json!({ "hold_timeout": "200ms", "on_hold_timeout": "pass" });
-    };
-    let stage = Stage::configured(pass).await;
+    let stage = holding(HOLD_TIMEOUT, |identity| identity["on_hold_timeout"] = json!("pass")).await;
     stage.assert_alive().await;
     let raw = stage.raw().await;
+    let start = Instant::now();
     let mut stream = raw.open(raw.post(Rpc::Predict.path(), &GRPC).unwrap(), false).await.unwrap();
-    stage.wait_for_metric("predictgate_held", &[], 1.0).await;
+    // Without a target it goes to the default pool.
+    stage.pools.v1.until(DEADLINE, |pool| pool.counts().begun.of(Rpc::Predict) == 1).await.unwrap();
+    assert!(HOLD_TIMEOUT <= start.elapsed(), "{:?}", start.elapsed());
     stage.wait_for_metric("predictgate_held", &[], 0.0).await;
-    // Without a target it has gone to the default pool.
     let body = frame(&predict_request(MODEL, Asked::Version(1), &X).encode_to_vec());
     stream.send_last(body).unwrap();
     let answer = stream.answer().await;
@@ -57,7 +71,7 @@ async fn a_hold_that_ends_may_pass_when_the_operator_says_so() {
 
 #[tokio::test]
 async fn the_oldest_holds_make_room_for_callers_who_send_their_body() {
-    let few = |configuration: &mut serde_json::Value| configuration["identity"] = json!({ "max_held": 2 });
+    let few = |configuration: &mut Value| configuration["identity"] = json!({ "max_held": 2 });
     let stage = Stage::configured(few).await;
     stage.assert_alive().await;
     let raw = stage.raw().await;
@@ -83,8 +97,11 @@ async fn the_oldest_holds_make_room_for_callers_who_send_their_body() {
 
 #[tokio::test]
 async fn a_host_that_cannot_hold_is_found_out_and_requests_go_by_their_headers() {
+    // So long that a call which is not held is answered within it on any machine.
+    const HOLD_TIMEOUT: Duration = Duration::from_secs(5);
     let stage = Stage::with(|scenario| {
-        Ok(scenario.filter(|filter| filter["allow_on_headers_stop_iteration"] = json!(false)))
+        let scenario = scenario.filter(|filter| filter["allow_on_headers_stop_iteration"] = json!(false));
+        scenario.reconfigured(|it| it["identity"] = json!({ "hold_timeout": seconds(HOLD_TIMEOUT) }))
     });
     let stage = stage.await;
     let client = stage.client().await;
@@ -92,8 +109,7 @@ async fn a_host_that_cannot_hold_is_found_out_and_requests_go_by_their_headers()
 
     // The first waits in vain for its body, until its hold ends.
     let start = Instant::now();
-    let reply = client.predict(&latest).await.unwrap();
-    assert_eq!(reply.ok().unwrap().values(), BY_V1);
+    stage.until_found_out().await;
     assert!(HOLD_TIMEOUT <= start.elapsed(), "{:?}", start.elapsed());
 
     // From then on nothing is held.
@@ -124,11 +140,11 @@ async fn a_host_that_cannot_hold_is_found_out_and_requests_go_by_their_headers()
 
 #[tokio::test]
 async fn a_slow_caller_is_not_taken_for_a_host_that_cannot_hold() {
-    let stage = Stage::quickstart().await;
+    let stage = holding(HOLD_TIMEOUT, |_| ()).await;
     let raw = stage.raw().await;
     let mut stream = raw.open(raw.post(Rpc::Predict.path(), &GRPC).unwrap(), false).await.unwrap();
-    stage.wait_for_metric("predictgate_held", &[], 1.0).await;
-    stage.wait_for_metric("predictgate_held", &[], 0.0).await;
+    // The hold has ended when the headers go on.
+    stage.pools.v1.until(DEADLINE, |pool| pool.counts().begun.of(Rpc::Predict) == 1).await.unwrap();
     // More than one tick of the filter after the hold has ended.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let body = frame(&predict_request(MODEL, Asked::Version(2), &X).encode_to_vec());

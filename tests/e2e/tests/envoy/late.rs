@@ -2,7 +2,6 @@
 //! that does not, and in body mode on a host that was found not to.
 
 use model_server::client::raw::{Answer, Step};
-use model_server::client::{Asked, predict_request};
 use model_server::framing::frame;
 use model_server::messages::ReloadConfigRequest;
 use model_server::{Code, Rpc};
@@ -35,8 +34,7 @@ async fn start(identity: Value, holds_headers: bool) -> Stage {
 async fn stages() -> [(&'static str, Stage); 3] {
     let metadata = || json!({ "grpc": "metadata" });
     let found_out = start(json!({ "hold_timeout": "200ms" }), false).await;
-    let latest = predict_request(MODEL, Asked::Latest, &X);
-    found_out.client().await.predict(&latest).await.unwrap().ok().unwrap();
+    found_out.until_found_out().await;
     found_out.wait_for_metric("predictgate_identity", &[("result", "host_cannot_hold")], 1.0).await;
     for pool in [&found_out.pools.v1, &found_out.pools.v2] {
         pool.reset();
