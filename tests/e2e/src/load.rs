@@ -3,7 +3,7 @@
 //! A request is two frames that are made once and of which only the stream's number is new; of an answer only the
 //! framing is read. So a call costs its caller a microsecond or two, where an HTTP/2 library takes a hundred.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use anyhow::{Context, Result, bail};
@@ -127,7 +127,10 @@ impl Connection {
         while ended.is_empty() {
             self.stream.write_all(&self.to_send).context("the connection takes no more")?;
             self.to_send.clear();
-            let read = self.stream.read(&mut bytes).context("no answer")?;
+            let read = match self.stream.read(&mut bytes) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.context("no answer")?,
+            };
             if read == 0 {
                 bail!("Envoy has closed the connection");
             }
