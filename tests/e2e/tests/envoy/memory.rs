@@ -140,13 +140,15 @@ async fn rise(change: impl FnOnce(Scenario) -> Scenario) -> Memory {
     .await
     .unwrap();
     assert_eq!(pools.v1.counts().executed(MODEL, 1), 1);
+    // The watch may have been kept from looking.
+    let full = Memory::of(&envoy).await;
     dam.open.send_replace(true);
     while let Some(answer) = callers.join_next().await {
         let answer = answer.unwrap();
         assert_eq!(answer.header("grpc-status"), Some("0"), "{answer:?}");
     }
     assert_eq!(pools.v1.counts().executed(MODEL, 1), 1 + REQUESTS as u64);
-    let peak = watch.end().await;
+    let peak = watch.end().await.or(full);
     Memory { resident: peak.resident - rest.resident, used: peak.used - rest.used }
 }
 
@@ -171,6 +173,11 @@ impl Memory {
         let resident = envoy.resident().unwrap().now.cast_signed();
         Self { resident, used: resident - number("total_physical_bytes") + number("allocated") }
     }
+
+    /// The more of each.
+    fn or(self, other: Self) -> Self {
+        Self { resident: self.resident.max(other.resident), used: self.used.max(other.used) }
+    }
 }
 
 /// Looks at the memory of an Envoy all the time.
@@ -186,9 +193,7 @@ impl Watch {
         let watching = tokio::spawn(async move {
             let mut peak = rest;
             while !told.load(Ordering::Relaxed) {
-                let now = Memory::of(&envoy).await;
-                peak.resident = peak.resident.max(now.resident);
-                peak.used = peak.used.max(now.used);
+                peak = peak.or(Memory::of(&envoy).await);
             }
             peak
         });
