@@ -200,7 +200,11 @@ async fn failures_of_the_mirror_change_nothing_for_callers() {
     for floats in SIZES {
         call(&client, floats).await;
     }
-    assert!(0 < stat(&stage, "upstream_cx_connect_fail").await);
+    until("a copy to find nobody", || async {
+        Ok((0 < stat(&stage, "upstream_cx_connect_fail").await).then_some(()))
+    })
+    .await
+    .unwrap();
     stage.assert_alive().await;
 }
 
