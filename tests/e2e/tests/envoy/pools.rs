@@ -12,11 +12,13 @@ use predictgate_e2e::pools::MODEL;
 use predictgate_e2e::wait::until;
 use prost::Message;
 use serde_json::json;
+use tokio::net::TcpSocket;
 
 use super::stage::{BY_V1, BY_V2, Stage, X, instances};
+use super::wire::GRPC;
 
-/// Envoy's timers count whole milliseconds from when its event loop woke up, which may be before the request that
-/// they are for was sent. So they end a little before their time by the caller's clock.
+/// Envoy's timers count whole milliseconds from when its event loop woke up, so they may end a little before their time
+/// by the caller's clock.
 const EARLY: Duration = Duration::from_millis(20);
 
 #[tokio::test]
@@ -80,17 +82,16 @@ async fn the_callers_own_deadline_holds_if_it_is_shorter_than_the_route_timeout(
     let stage = Stage::quickstart().await;
     stage.pools.v1.set_fault(MODEL, 1, Some(Fault::hang()));
     let raw = stage.raw().await;
-    let body = frame(&predict_request(MODEL, Asked::Version(1), &X).encode_to_vec());
+    let predict = async |headers: &[(&str, &[u8])], version| {
+        let body = frame(&predict_request(MODEL, Asked::Version(version), &X).encode_to_vec());
+        raw.request(Rpc::Predict.path(), headers, vec![Step::LastData(body)]).await.unwrap()
+    };
+    // On a connection where nothing else happens any more, it is the request that wakes Envoy up.
+    assert_eq!(predict(&GRPC, 2).await.header("grpc-status"), Some("0"));
     for (timeout, at_least, status) in [("300m", 300, "4"), ("60S", 5000, "14")] {
         let start = Instant::now();
         // The client sends its deadline and waits on.
-        let headers: [(&str, &[u8]); 3] = [
-            ("content-type", b"application/grpc"),
-            ("te", b"trailers"),
-            ("grpc-timeout", timeout.as_bytes()),
-        ];
-        let steps = vec![Step::LastData(body.clone())];
-        let answer = raw.request(Rpc::Predict.path(), &headers, steps).await.unwrap();
+        let answer = predict(&[GRPC[0], GRPC[1], ("grpc-timeout", timeout.as_bytes())], 1).await;
         assert_eq!(answer.header("grpc-status"), Some(status), "{timeout}: {answer:?}");
         let elapsed = start.elapsed();
         assert!(Duration::from_millis(at_least) <= elapsed + EARLY, "{timeout}: {elapsed:?}");
@@ -101,8 +102,10 @@ async fn the_callers_own_deadline_holds_if_it_is_shorter_than_the_route_timeout(
 
 #[tokio::test]
 async fn a_connection_that_fails_costs_one_more_attempt_on_another_host() {
-    // A port that was free a moment ago: nobody listens there.
-    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Nobody listens here, nor can anybody else.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let dead = socket.local_addr().unwrap();
     let stage = Stage::with(|scenario| {
         Ok(scenario.endpoint("dead", 8500, dead).bootstrap(|bootstrap| {
             let cluster = &mut bootstrap["static_resources"]["clusters"][0];
@@ -122,6 +125,7 @@ async fn a_connection_that_fails_costs_one_more_attempt_on_another_host() {
     assert_eq!(stage.executed(), (20, 0));
     let entry = stage.envoy.wait_for_access(|entry| entry["attempts"] == 2).await.unwrap();
     assert_eq!(entry["upstream_host"], stage.pools.v1.grpc_addr().to_string(), "{entry}");
+    drop(socket);
 }
 
 #[tokio::test]
