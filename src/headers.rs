@@ -14,6 +14,8 @@ pub struct Headers {
 }
 
 const NUMBER: usize = 4;
+/// Two numbers for each pair.
+const LENGTHS: usize = 2 * NUMBER;
 
 impl Headers {
     /// Takes the serialised map. What is cut short is read as far as it goes.
@@ -28,10 +30,10 @@ impl Headers {
 
     /// All pairs, in order; a name may come more than once.
     pub fn iter(&self) -> Pairs<'_> {
-        let count = number(&self.bytes, 0).unwrap_or(0);
-        let lengths = NUMBER;
-        let data = lengths.saturating_add(count.saturating_mul(2 * NUMBER));
-        Pairs { bytes: &self.bytes, left: count, lengths, data }
+        let (count, rest) = self.bytes.split_first_chunk::<NUMBER>().unwrap_or((&[0; NUMBER], &[]));
+        let lengths = number(*count).saturating_mul(LENGTHS);
+        let (lengths, data) = rest.split_at_checked(lengths).unwrap_or((rest, &[]));
+        Pairs { lengths, data }
     }
 
     /// How many bytes they take.
@@ -84,36 +86,33 @@ impl<'a> IntoIterator for &'a Headers {
 /// The iterator over the pairs of [`Headers`].
 #[derive(Clone, Debug)]
 pub struct Pairs<'a> {
-    bytes: &'a [u8],
-    left: usize,
-    lengths: usize,
-    data: usize,
+    lengths: &'a [u8],
+    data: &'a [u8],
 }
 
 impl<'a> Iterator for Pairs<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.left = self.left.checked_sub(1)?;
-        let name = self.piece(number(self.bytes, self.lengths)?)?;
-        let value = self.piece(number(self.bytes, self.lengths.checked_add(NUMBER)?)?)?;
-        self.lengths = self.lengths.checked_add(2 * NUMBER)?;
+        let (&[a, b, c, d, e, f, g, h], rest) = self.lengths.split_first_chunk::<LENGTHS>()?;
+        self.lengths = rest;
+        let name = self.piece(number([a, b, c, d]))?;
+        let value = self.piece(number([e, f, g, h]))?;
         Some((name, value))
     }
 }
 
 impl<'a> Pairs<'a> {
+    /// The next piece of so many bytes, behind which stands a zero byte.
     fn piece(&mut self, length: usize) -> Option<&'a [u8]> {
-        let end = self.data.checked_add(length)?;
-        let piece = self.bytes.get(self.data..end)?;
-        self.data = end.checked_add(1)?;
+        let (piece, rest) = self.data.split_at_checked(length)?;
+        (_, self.data) = rest.split_first()?;
         Some(piece)
     }
 }
 
-fn number(bytes: &[u8], at: usize) -> Option<usize> {
-    let bytes = bytes.get(at..)?.first_chunk::<NUMBER>()?;
-    usize::try_from(u32::from_le_bytes(*bytes)).ok()
+fn number(bytes: [u8; NUMBER]) -> usize {
+    usize::try_from(u32::from_le_bytes(bytes)).unwrap_or(usize::MAX)
 }
 
 /// The host's form of a header map, for what the filter hands over.

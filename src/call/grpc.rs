@@ -11,19 +11,20 @@ pub enum Known {
 
 /// What `path` calls, if it is known. Servers compare paths to the letter, so this does too.
 pub fn find(path: &[u8]) -> Option<Known> {
-    let path = str::from_utf8(path).ok()?.strip_prefix('/')?;
-    let (service, method) = path.split_once('/')?;
+    let path = path.strip_prefix(b"/")?;
+    let (service, method) = path.split_at_checked(path.iter().position(|byte| *byte == b'/')?)?;
+    let method = method.strip_prefix(b"/")?;
     match service {
-        "tensorflow.serving.PredictionService" => prediction(method),
-        "tensorflow.serving.ModelService" => match method {
-            "GetModelStatus" => Some(model_spec(Method::GetModelStatus)),
-            "HandleReloadConfigRequest" => Some(Known::Administrative),
+        b"tensorflow.serving.PredictionService" => prediction(method),
+        b"tensorflow.serving.ModelService" => match method {
+            b"GetModelStatus" => Some(model_spec(Method::GetModelStatus)),
+            b"HandleReloadConfigRequest" => Some(Known::Administrative),
             _ => None,
         },
-        "tensorflow.serving.SessionService" => {
-            (method == "SessionRun").then(|| model_spec(Method::SessionRun))
+        b"tensorflow.serving.SessionService" => {
+            (method == b"SessionRun").then(|| model_spec(Method::SessionRun))
         }
-        "inference.GRPCInferenceService" => inference(method),
+        b"inference.GRPCInferenceService" => inference(method),
         _ => None,
     }
 }
@@ -32,38 +33,38 @@ const fn model_spec(method: Method) -> Known {
     Known::Model { method, layout: Layout::ModelSpec, rpc: Rpc::Unary }
 }
 
-fn prediction(method: &str) -> Option<Known> {
+fn prediction(method: &[u8]) -> Option<Known> {
     Some(match method {
-        "Predict" => model_spec(Method::Predict),
-        "Classify" => model_spec(Method::Classify),
-        "Regress" => model_spec(Method::Regress),
-        "GetModelMetadata" => model_spec(Method::GetModelMetadata),
-        "MultiInference" => {
+        b"Predict" => model_spec(Method::Predict),
+        b"Classify" => model_spec(Method::Classify),
+        b"Regress" => model_spec(Method::Regress),
+        b"GetModelMetadata" => model_spec(Method::GetModelMetadata),
+        b"MultiInference" => {
             Known::Model { method: Method::MultiInference, layout: Layout::FirstTask, rpc: Rpc::Unary }
         }
         _ => return None,
     })
 }
 
-fn inference(name: &str) -> Option<Known> {
+fn inference(name: &[u8]) -> Option<Known> {
     let method = match name {
-        "ModelInfer" => Method::ModelInfer,
-        "ModelStreamInfer" => Method::ModelStreamInfer,
-        "ModelReady" => Method::ModelReady,
-        "ModelMetadata" => Method::ModelMetadata,
-        "ModelConfig" => Method::ModelConfig,
-        "ModelStatistics" => Method::ModelStatistics,
-        "RepositoryIndex"
-        | "RepositoryModelLoad"
-        | "RepositoryModelUnload"
-        | "SystemSharedMemoryStatus"
-        | "SystemSharedMemoryRegister"
-        | "SystemSharedMemoryUnregister"
-        | "CudaSharedMemoryStatus"
-        | "CudaSharedMemoryRegister"
-        | "CudaSharedMemoryUnregister"
-        | "TraceSetting"
-        | "LogSettings" => return Some(Known::Administrative),
+        b"ModelInfer" => Method::ModelInfer,
+        b"ModelStreamInfer" => Method::ModelStreamInfer,
+        b"ModelReady" => Method::ModelReady,
+        b"ModelMetadata" => Method::ModelMetadata,
+        b"ModelConfig" => Method::ModelConfig,
+        b"ModelStatistics" => Method::ModelStatistics,
+        b"RepositoryIndex"
+        | b"RepositoryModelLoad"
+        | b"RepositoryModelUnload"
+        | b"SystemSharedMemoryStatus"
+        | b"SystemSharedMemoryRegister"
+        | b"SystemSharedMemoryUnregister"
+        | b"CudaSharedMemoryStatus"
+        | b"CudaSharedMemoryRegister"
+        | b"CudaSharedMemoryUnregister"
+        | b"TraceSetting"
+        | b"LogSettings" => return Some(Known::Administrative),
         _ => return None,
     };
     let rpc = if method == Method::ModelStreamInfer { Rpc::Streaming } else { Rpc::Unary };

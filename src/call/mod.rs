@@ -54,6 +54,10 @@ impl Call {
 
 /// `application/grpc`, alone or with a message format or parameters, and gRPC-Web with binary framing.
 fn grpc_protocol(content_type: &[u8]) -> Option<Protocol> {
+    // What all but a few clients send.
+    if content_type == b"application/grpc" {
+        return Some(Protocol::Grpc);
+    }
     let end = content_type.iter().position(|byte| *byte == b';').unwrap_or(content_type.len());
     let media_type = content_type.get(..end)?.trim_ascii().to_ascii_lowercase();
     let suffix = media_type.strip_prefix(b"application/grpc")?;

@@ -200,6 +200,11 @@ impl Exchange {
         matches!(self.stage, Stage::Through)
     }
 
+    /// Whether its headers wait for the identity in the body.
+    pub const fn is_held(&self) -> bool {
+        matches!(self.stage, Stage::Held { .. })
+    }
+
     pub const fn identity(&self) -> IdentityResult {
         self.identity
     }
@@ -223,7 +228,7 @@ impl Exchange {
         let call = Call::read(&headers);
         self.protocol = call.protocol;
         self.stage = Stage::Through;
-        let verdict = match call.kind {
+        match call.kind {
             Kind::Modelless => Verdict::PASS,
             Kind::Administrative => {
                 self.identity = IdentityResult::Administrative;
@@ -280,17 +285,20 @@ impl Exchange {
                     self.by_headers(world, pending)
                 }
             }
-        };
-        self.concluded(world, verdict)
+        }
     }
 
     /// A piece of the request's body; `ends` when it is the last.
     pub fn request_body(&mut self, world: &mut World<'_>, body: &mut Body<'_>, ends: bool) -> Verdict {
-        let verdict = match std::mem::replace(&mut self.stage, Stage::Through) {
+        match std::mem::replace(&mut self.stage, Stage::Through) {
             Stage::Headers | Stage::Through => Verdict::PASS,
             Stage::Held { pending, read } => {
                 world.local.holds.prove_capable();
-                self.held_body(world, pending, read, body, ends)
+                let verdict = self.held_body(world, pending, read, body, ends);
+                if !self.is_held() {
+                    world.local.holds.release(self.id);
+                }
+                verdict
             }
             Stage::Released { pending, at } => {
                 if world.local.holds.conclude_incapable(world.now.since(at))
@@ -315,8 +323,7 @@ impl Exchange {
                     Verdict::PASS
                 }
             }
-        };
-        self.concluded(world, verdict)
+        }
     }
 
     /// Whether the next `length` bytes of the body lie inside a tensor of a request that is decided, so that nothing
@@ -335,7 +342,9 @@ impl Exchange {
 
     /// The stream is over.
     pub fn end(&mut self, holds: &mut Holds) {
-        holds.release(self.id);
+        if self.is_held() {
+            holds.release(self.id);
+        }
         self.stage = Stage::Through;
     }
 
@@ -347,8 +356,8 @@ impl Exchange {
                 Verdict::PASS
             }
             Stage::Held { .. } => {
-                let verdict = self.hold_timed_out(world.policy);
-                self.concluded(world, verdict)
+                world.local.holds.release(self.id);
+                self.hold_timed_out(world.policy)
             }
             stage => {
                 self.stage = stage;
@@ -520,14 +529,6 @@ impl Exchange {
                 self.refuse(Reason::HoldTimeout, "the first bytes of the message did not come in time")
             }
         }
-    }
-
-    /// Ends the hold unless the verdict is to go on holding.
-    fn concluded(&self, world: &mut World<'_>, verdict: Verdict) -> Verdict {
-        if verdict != Verdict::Hold {
-            world.local.holds.release(self.id);
-        }
-        verdict
     }
 }
 

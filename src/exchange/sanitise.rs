@@ -9,8 +9,9 @@ pub const PREFIX: &str = "x-predictgate-";
 /// Takes the headers that only the filter may set out of a client's, and names them.
 pub fn sanitise(policy: &Policy, headers: Headers) -> (Headers, Vec<String>) {
     let explain = policy.explain.as_ref().map(|explain| explain.header.as_bytes());
+    let own = |name: &[u8]| name.first() == Some(&b'x') && name.starts_with(PREFIX.as_bytes());
     let spoofed = |name: &[u8]| {
-        (name.starts_with(PREFIX.as_bytes()) && Some(name) != explain)
+        (own(name) && Some(name) != explain)
             || policy.owned_headers.binary_search_by(|owned| owned.as_bytes().cmp(name)).is_ok()
     };
     if !headers.iter().any(|(name, _)| spoofed(name)) {

@@ -126,7 +126,11 @@ struct Response {
 }
 
 fn number(map: Map, name: &str) -> Option<u64> {
-    str::from_utf8(&host::header(map, name)?).ok()?.parse().ok()
+    let digits = host::header(map, name)?;
+    if let [digit @ b'0'..=b'9'] = *digits {
+        return Some(u64::from(digit.saturating_sub(b'0')));
+    }
+    str::from_utf8(&digits).ok()?.parse().ok()
 }
 
 /// Envoy's response flags.

@@ -87,6 +87,8 @@ pub enum LimitError {
 pub struct Metrics {
     places: HashMap<Metric, usize>,
     told: Vec<Told>,
+    /// Those asked for last, one of a kind: what a request counts, the one before it often did.
+    last: [Option<(Metric, usize)>; 3],
     /// The places of those with something to tell.
     changed: Vec<usize>,
 }
@@ -129,12 +131,23 @@ impl Metrics {
     }
 
     fn place(&mut self, policy: &Policy, metric: Metric) -> usize {
-        let Self { places, told, .. } = self;
-        *places.entry(metric).or_insert_with(|| {
+        let Self { places, told, last, .. } = self;
+        let [requests, durations, others] = last;
+        let last = match metric {
+            Metric::Requests { .. } => requests,
+            Metric::Duration { .. } => durations,
+            _ => others,
+        };
+        if let Some((_, place)) = last.filter(|(known, _)| *known == metric) {
+            return place;
+        }
+        let place = *places.entry(metric).or_insert_with(|| {
             let id = host::define_metric(kind(metric), &name(policy, metric));
             told.push(Told { id, untold: 0 });
             told.len().saturating_sub(1)
-        })
+        });
+        *last = Some((metric, place));
+        place
     }
 }
 

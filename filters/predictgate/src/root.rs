@@ -72,6 +72,8 @@ struct State {
     /// More holds are to end than end in one tick.
     hurries: bool,
     metrics: Metrics,
+    /// How many held requests the gauge has been told of.
+    told_held: i64,
     /// The gauges of the models before this one are shown.
     shown: u32,
     #[cfg(feature = "decision-log")]
@@ -97,6 +99,7 @@ impl Worker {
             held: HashMap::new(),
             hurries: false,
             metrics: Metrics::default(),
+            told_held: 0,
             shown: 0,
             #[cfg(feature = "decision-log")]
             decisions: crate::decision_log::DecisionLog::default(),
@@ -130,7 +133,7 @@ impl Worker {
             return Verdict::PASS;
         };
         let state = &mut *state;
-        let (held, host) = (state.local.holds.held(), state.local.holds.host());
+        let (host, was_held) = (state.local.holds.host(), asked.is_held());
         let mut world = World {
             policy: &self.policy,
             local: &mut state.local,
@@ -145,12 +148,15 @@ impl Worker {
         if is_undecided {
             state.decisions.note(now, asked.decision(), &verdict);
         }
-        if verdict == Verdict::Hold {
-            state.held.entry(id).or_insert_with(|| Rc::clone(exchange));
-        } else if held > 0 {
-            state.held.remove(&id);
+        match (was_held, asked.is_held()) {
+            (false, true) => {
+                state.held.insert(id, Rc::clone(exchange));
+            }
+            (true, false) => {
+                state.held.remove(&id);
+            }
+            (false, false) | (true, true) => {}
         }
-        state.count_held(&self.policy, held);
         if host == HostAbility::Unproven {
             match state.local.holds.host() {
                 HostAbility::Unproven => {}
@@ -176,12 +182,10 @@ impl Worker {
         else {
             return;
         };
-        let held = state.local.holds.held();
-        exchange.end(&mut state.local.holds);
-        if held > 0 {
+        if exchange.is_held() {
             state.held.remove(&id);
         }
-        state.count_held(&self.policy, held);
+        exchange.end(&mut state.local.holds);
     }
 
     /// Counts the answer of a target.
@@ -236,6 +240,8 @@ impl Worker {
     /// Tells the host what was counted, since no tick comes any more.
     fn tell(&self) {
         if let Ok(mut state) = self.state.try_borrow_mut() {
+            let held = std::mem::take(&mut state.told_held);
+            state.metrics.add(&self.policy, Metric::Held, held.saturating_neg());
             state.metrics.tell();
         }
     }
@@ -257,16 +263,15 @@ impl Worker {
                 return;
             };
             let state = &mut *state;
-            let held = state.local.holds.held();
             let evicted = state.local.holds.take_evicted(MOST_ENDED);
             let left = MOST_ENDED.saturating_sub(evicted.len());
             let expired = state.local.holds.expire(host::now(), left);
-            state.count_held(&self.policy, held);
             state.hurry(expired.len() == left);
             state.tend_limits(&self.policy);
             #[cfg(feature = "decision-log")]
             state.decisions.write(state.local.limits.conflicts());
             state.tend_health(&self.policy, self.wall_time(), self.is_newest());
+            state.count_held(&self.policy);
             state.metrics.tell();
             let mut exchanges = |ids: Vec<u32>| -> Vec<_> {
                 ids.into_iter().filter_map(|id| Some((id, state.held.remove(&id)?))).collect()
@@ -379,10 +384,10 @@ impl State {
     }
 
     /// All workers share the gauge, so each adds what changed.
-    fn count_held(&mut self, policy: &Policy, before: usize) {
-        let count = |held: usize| i64::try_from(held).unwrap_or(i64::MAX);
-        let change = count(self.local.holds.held()).saturating_sub(count(before));
-        self.metrics.add(policy, Metric::Held, change);
+    fn count_held(&mut self, policy: &Policy) {
+        let held = i64::try_from(self.local.holds.held()).unwrap_or(i64::MAX);
+        let before = std::mem::replace(&mut self.told_held, held);
+        self.metrics.add(policy, Metric::Held, held.saturating_sub(before));
     }
 }
 
