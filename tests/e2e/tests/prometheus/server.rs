@@ -21,6 +21,8 @@ pub struct Prometheus {
     folder: TempDir,
 }
 
+const STARTS: usize = 3;
+
 /// What an alert is, from quiet to loud.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Alert {
@@ -32,6 +34,17 @@ pub enum Alert {
 impl Prometheus {
     /// Lets a Prometheus scrape these instead of the shipped targets, so often that a test need not wait.
     pub async fn start(targets: &[SocketAddr]) -> Result<Self> {
+        for _ in 1..STARTS {
+            match Self::start_once(targets).await {
+                // Somebody else was given the port that was free.
+                Err(error) if error.to_string().contains("address already in use") => (),
+                answer => return answer,
+            }
+        }
+        Self::start_once(targets).await
+    }
+
+    async fn start_once(targets: &[SocketAddr]) -> Result<Self> {
         let folder = TempDir::new()?;
         let shipped = root().join("envoy/prometheus");
         let mut configuration = read_yaml(&shipped.join("prometheus.yml"))?;
