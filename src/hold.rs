@@ -86,7 +86,8 @@ impl Holds {
 
     /// Ends the oldest sixteenth of the holds, or `most`: looking for them costs as much for many as for one.
     fn evict_oldest(&mut self, most: usize) {
-        let mut ages: Vec<_> = self.deadlines.iter().map(|(id, deadline)| (*deadline, *id)).collect();
+        let mut ages: Vec<_> =
+            self.deadlines.iter().map(|(id, deadline)| (deadline.as_nanos(), *id)).collect();
         let last = ages.len().div_euclid(16).min(most).saturating_sub(1);
         let (older, newest, _) = ages.select_nth_unstable(last);
         for (_, id) in older.iter().chain([&*newest]) {

@@ -11,7 +11,7 @@ use hashbrown::HashSet;
 
 use super::header::Headers;
 use super::json::{Json, Order, Value};
-use super::words::{nearest, one_of, quote};
+use super::words::{decimal, nearest, one_of, quote};
 
 /// What one reading of a configuration gathers besides the policy.
 #[derive(Default)]
@@ -117,8 +117,7 @@ impl<'a> At<'a> {
             Value::Null => "null".to_owned(),
             Value::Bool(value) => value.to_string(),
             Value::Whole(value) => value.to_string(),
-            Value::Decimal(value) if value.abs() < 1e15 => value.to_string(),
-            Value::Decimal(value) => format!("{value:e}"),
+            Value::Decimal(value) => decimal(*value),
             Value::Text(text) => quote(text),
             Value::List(items) if items.is_empty() => "an empty list".to_owned(),
             Value::List(_) => "a list".to_owned(),

@@ -23,6 +23,23 @@ pub fn quote(text: &str) -> String {
     quoted
 }
 
+/// A number to six decimals. The standard library's way to write one to the last bit is a thirtieth of the module.
+pub fn decimal(number: f64) -> String {
+    const PARTS: u64 = 1_000_000;
+    let sign = if number < 0.0 { "-" } else { "" };
+    let parts = (number.abs() * PARTS as f64).round();
+    if parts == 0.0 && number != 0.0 {
+        return format!("{sign}0.000000...");
+    }
+    // All whole numbers below are exact.
+    if parts > 9e15 {
+        return "a number of more digits than are read".to_owned();
+    }
+    let parts = parts as u64;
+    let text = format!("{sign}{}.{:06}", parts / PARTS, parts % PARTS);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// More names than this are not listed.
 const LISTED: usize = 16;
 
@@ -102,6 +119,19 @@ mod tests {
     #[track_caller]
     fn check(wrong: &str, names: &[&str], expected: Option<&str>) {
         assert_eq!(nearest(wrong, names.iter().copied()), expected, "{wrong} among {names:?}");
+    }
+
+    #[test]
+    fn a_number_is_written_to_six_decimals() {
+        let check = |number: f64, text: &str| assert_eq!(decimal(number), text);
+        check(100.5, "100.5");
+        check(-0.25, "-0.25");
+        check(3.0, "3");
+        check(0.0, "0");
+        check(0.123_456_78, "0.123457");
+        check(1e-9, "0.000000...");
+        check(9_007_199_254.5, "a number of more digits than are read");
+        check(f64::MAX, "a number of more digits than are read");
     }
 
     #[test]

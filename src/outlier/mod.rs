@@ -10,7 +10,7 @@ mod ejection;
 use std::time::Duration;
 
 use crate::tally::{Counts, Proportion, increased, slower};
-use crate::units::{Factor, Mode, Share};
+use crate::units::{Factor, Mode, Share, nanos};
 
 pub use ejection::{Ejection, PROBE_EXPIRES};
 
@@ -132,11 +132,14 @@ impl OutlierDetection {
         if self.latency_ratio == Factor::default() {
             return false;
         }
-        let median = |counts: &&&Counts| counts.latencies.quantile(MEDIAN);
-        let mut others: Vec<_> = others.iter().filter(|other| median(other).is_some()).collect();
-        others.sort_by_key(median);
-        let middle = others.get(others.len() / 2);
-        middle.is_some_and(|other| {
+        let median = |(place, other): (u32, &&Counts)| Some((nanos(other.latencies.quantile(MEDIAN)?), place));
+        let mut medians: Vec<(u64, u32)> = (0..).zip(others).filter_map(median).collect();
+        let middle = medians.len() / 2;
+        if medians.is_empty() {
+            return false;
+        }
+        let (_, &mut (_, middle), _) = medians.select_nth_unstable(middle);
+        others.get(middle as usize).is_some_and(|other| {
             slower(&own.latencies, &other.latencies, self.latency_ratio, MEDIAN, CONFIDENCE)
         })
     }

@@ -178,10 +178,12 @@ impl Response {
     }
 }
 
-impl Context for Http {
-    fn on_done(&mut self) -> bool {
+impl Context for Http {}
+
+/// A stream whose end the host has not told, it does not keep either.
+impl Drop for Http {
+    fn drop(&mut self) {
         self.end();
-        true
     }
 }
 

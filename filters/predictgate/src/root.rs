@@ -398,12 +398,13 @@ fn set_tick_period(period: Duration) {
 /// Every worker logs what is wrong with a configuration; `cargo xtask check` shows all of it.
 const MOST_LOGGED: usize = 100;
 
-impl Context for Root {
-    fn on_done(&mut self) -> bool {
+impl Context for Root {}
+
+impl Drop for Root {
+    fn drop(&mut self) {
         if let Some(worker) = &self.worker {
             worker.tell();
         }
-        true
     }
 }
 

@@ -20,7 +20,6 @@ fn no_callback_is_there_that_would_do_nothing() {
         "proxy_on_configure",
         "proxy_on_context_create",
         "proxy_on_delete",
-        "proxy_on_done",
         "proxy_on_log",
         "proxy_on_memory_allocate",
         "proxy_on_request_body",
