@@ -9,6 +9,7 @@ mod config_files;
 mod demo;
 mod fuzz;
 mod image;
+mod istiod;
 mod kept;
 mod manifests;
 mod node;

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::project::Project;
 use crate::report::{Ran, Report, Unable};
 use crate::run::{Unavailable, is_unavailable};
-use crate::{cases, fuzz, image, manifests, node, tools, wasm};
+use crate::{cases, fuzz, image, istiod, manifests, node, tools, wasm};
 
 /// What needs nothing but a native Rust.
 const UNIT: [&str; 12] = [
@@ -43,7 +43,7 @@ pub enum Tier {
     Abi,
     /// The built module in a real Envoy, before the native model server
     Envoy,
-    /// The manifests of istio/ in a real Envoy, translated as istiod translates them
+    /// The manifests of istio/ in a real istiod, which configures a real Envoy
     Istio,
     /// The scrape configuration, the rules and the dashboard of envoy/prometheus in a real Prometheus that scrapes real
     /// Envoys
@@ -179,6 +179,7 @@ pub fn run(project: &Project, tier: Tier, parts: &mut Parts<'_>) -> Result<Ran> 
         }
         Tier::Istio => {
             let mut command = test(&["-p", "predictgate-istio"]);
+            command.env("PREDICTGATE_ISTIOD", istiod::istiod(project)?);
             parts.hand_to(&mut command)?;
             command
         }

@@ -41,6 +41,15 @@ pub fn prometheus() -> Result<PathBuf> {
     given("PREDICTGATE_PROMETHEUS", "the Prometheus binary")
 }
 
+/// The program of `tests/istio/istiod`.
+///
+/// # Errors
+///
+/// Says what to run when the variable is not set or names no file.
+pub fn istiod() -> Result<PathBuf> {
+    given("PREDICTGATE_ISTIOD", "the istiod that reads a folder")
+}
+
 /// The checkout.
 pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))

@@ -18,7 +18,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use serde_json::Value;
 
 use crate::metrics::Metrics;
 use crate::object::Object;
@@ -100,6 +101,20 @@ impl fmt::Display for Report {
              {built} folders built by kustomize; faults: {}",
             faults.len()
         )
+    }
+}
+
+/// The objects that `kubectl apply -k` would apply of a folder.
+///
+/// # Errors
+///
+/// When a file cannot be read, or uses of kustomize what is not known here.
+pub fn applied(manifests: &Path, folder: &str) -> Result<Vec<Value>> {
+    let mut faults = Vec::new();
+    let objects = kustomize::build(manifests, folder, &mut faults);
+    match faults.first() {
+        None => Ok(objects.into_iter().map(|object| object.value).collect()),
+        Some(fault) => bail!("{fault}"),
     }
 }
 

@@ -1,63 +1,30 @@
-//! The shipped manifests in a real Envoy: what the model servers count is what counts.
+//! WasmPlugin and TrafficExtension: headers choose, and the message is verified.
 
 use std::collections::BTreeMap;
 
-use http::Method;
-use model_server::client::{Asked, Client, predict_request, rest};
+use model_server::client::{Asked, predict_request};
 use model_server::{Code, Rpc};
 use predictgate_e2e::pools::MODEL;
-use predictgate_e2e::{Envoy, Pools, Scenario, share};
-use predictgate_istio::{By, gateway, stripping};
+use predictgate_e2e::share;
 use serde_json::{Value, json};
 
-const X: [f32; 3] = [1.0, 2.0, 5.0];
+use crate::stage::{By, Stage, X, named};
 
-struct Stage {
-    pools: Pools,
-    envoy: Envoy,
-}
-
-impl Stage {
-    async fn of(by: By) -> Self {
-        Self::with(by, |scenario| scenario).await
+/// The filter's configuration in the manifest itself.
+fn plugin_config(stage: &Stage, by: By) -> Value {
+    let object = |kind| &stage.manifests.object(kind, "predictgate").unwrap()["spec"];
+    match by {
+        By::WasmPlugin => object("WasmPlugin")["pluginConfig"].clone(),
+        By::TrafficExtension => object("TrafficExtension")["wasm"]["pluginConfig"].clone(),
+        By::EnvoyFilter => panic!("it has no pluginConfig"),
     }
-
-    async fn with(by: By, change: impl FnOnce(Scenario) -> Scenario) -> Self {
-        let pools = Pools::start().await.unwrap();
-        let scenario = change(gateway(by).unwrap())
-            .host("tfs-v1", pools.v1.grpc_addr(), pools.v1.rest_addr())
-            .host("tfs-v2", pools.v2.grpc_addr(), pools.v2.rest_addr());
-        let envoy = scenario.start().await.unwrap();
-        Self { pools, envoy }
-    }
-
-    async fn configured(by: By, change: impl FnOnce(&mut Value)) -> Self {
-        Self::with(by, |scenario| scenario.reconfigured(change).unwrap()).await
-    }
-
-    async fn client(&self) -> Client {
-        Client::connect(self.envoy.addr).await.unwrap()
-    }
-
-    async fn rest(&self, path: &str, headers: &[(&str, &[u8])]) -> rest::RestReply {
-        let body = json!({ "instances": X }).to_string();
-        rest::request(self.envoy.addr, Method::POST, path, headers, body.into()).await.unwrap()
-    }
-
-    fn executed(&self) -> (u64, u64) {
-        self.pools.executed()
-    }
-}
-
-fn named(client: &Client, asked: &[(&str, &str)]) -> Client {
-    let client = client.clone().with_metadata("x-model-name", MODEL);
-    asked.iter().fold(client, |client, (name, value)| client.with_metadata(name, value))
 }
 
 #[tokio::test]
-async fn a_wasm_plugin_sends_what_headers_name_to_its_subset() {
+async fn istiod_delivers_the_plugins_configuration_and_headers_choose_the_subset() {
     for by in [By::WasmPlugin, By::TrafficExtension] {
         let stage = Stage::of(by).await;
+        assert_eq!(stage.configured(by).await, plugin_config(&stage, by), "{by:?}");
         let client = stage.client().await;
         let cases = [
             ("x-model-version", "1", Asked::Version(1)),
@@ -116,10 +83,10 @@ async fn a_message_that_contradicts_the_headers_is_executed_by_nobody() {
 async fn without_headers_the_message_is_still_limited_and_goes_to_the_stable_subset() {
     let tokens = 5;
     let bucket = json!({ "max_tokens": tokens, "tokens_per_fill": 1, "fill_interval": "24h" });
-    let stage = Stage::configured(By::WasmPlugin, |configuration| {
-        configuration["models"][0]["rate_limits"][0]["token_bucket"] = bucket;
+    let manifests = By::WasmPlugin.manifests().change("WasmPlugin", "predictgate", |plugin| {
+        plugin["spec"]["pluginConfig"]["models"][0]["rate_limits"][0]["token_bucket"] = bucket;
     });
-    let stage = stage.await;
+    let stage = Stage::with(manifests.unwrap()).await;
     let client = stage.client().await.with_metadata("x-tenant", "acme");
     let mut limited = 0;
     for _ in 0..4 * tokens {
@@ -142,45 +109,4 @@ async fn without_headers_a_model_that_is_not_configured_is_executed_by_nobody() 
     assert_eq!(reply.code(), Code::NotFound, "{reply:?}");
     assert_eq!(stage.executed(), (0, 0));
     assert_eq!(stage.pools.v1.counts().arrived.of(Rpc::Predict), 0);
-}
-
-/// Sends over both protocols, naming no version, and claims the canary's header.
-async fn spoof(stage: &Stage) -> (u64, u64) {
-    let client = stage.client().await.with_metadata("x-model-pool", "v2");
-    // Whether a server has this version is not the point, but which was asked.
-    client.predict(&predict_request(MODEL, Asked::Latest, &X)).await.unwrap();
-    let client = named(&client, &[("x-model-version", "1")]);
-    client.predict(&predict_request(MODEL, Asked::Version(1), &X)).await.unwrap();
-    stage.rest("/v1/models/resnet/versions/1:predict", &[("x-model-pool", b"v2")]).await;
-    let received = |server: &model_server::Server| {
-        let received = server.received();
-        received.iter().filter(|it| it.rpc == Some(Rpc::Predict)).count() as u64
-    };
-    (received(&stage.pools.v1), received(&stage.pools.v2))
-}
-
-#[tokio::test]
-async fn the_filter_keeps_a_caller_from_choosing_the_subset() {
-    for by in [By::WasmPlugin, By::EnvoyFilter] {
-        assert_eq!(spoof(&Stage::of(by).await).await, (3, 0), "{by:?}");
-    }
-}
-
-#[tokio::test]
-async fn while_the_filter_is_absent_the_security_overlay_keeps_a_caller_from_choosing() {
-    let absent = Stage::with(By::WasmPlugin, Scenario::with_the_filter_disabled).await;
-    assert_eq!(spoof(&absent).await, (0, 3), "without the overlay, the header of a caller matches");
-    let stripped =
-        Stage::with(By::WasmPlugin, |scenario| stripping(scenario).unwrap().with_the_filter_disabled());
-    assert_eq!(spoof(&stripped.await).await, (3, 0));
-}
-
-#[tokio::test]
-async fn the_body_overlay_sends_what_the_message_names_to_its_subset() {
-    let stage = Stage::of(By::EnvoyFilter).await;
-    let client = stage.client().await;
-    for asked in [Asked::Version(1), Asked::Version(2), Asked::Label("canary")] {
-        client.predict(&predict_request(MODEL, asked, &X)).await.unwrap().ok().unwrap();
-    }
-    assert_eq!(stage.executed(), (1, 2));
 }

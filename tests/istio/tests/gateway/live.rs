@@ -1,0 +1,1 @@
+//! Manifests that change while calls come.

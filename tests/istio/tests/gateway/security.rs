@@ -1,0 +1,1 @@
+//! Who may choose a subset, and who may call.

@@ -1,0 +1,1 @@
+//! What istiod's own validation says of the manifests.
