@@ -30,10 +30,15 @@ impl Headers {
 
     /// All pairs, in order; a name may come more than once.
     pub fn iter(&self) -> Pairs<'_> {
+        let (lengths, data) = self.parts();
+        Pairs { lengths, data }
+    }
+
+    /// The lengths of all pairs, and their bytes.
+    fn parts(&self) -> (&[u8], &[u8]) {
         let (count, rest) = self.bytes.split_first_chunk::<NUMBER>().unwrap_or((&[0; NUMBER], &[]));
         let lengths = number(*count).saturating_mul(LENGTHS);
-        let (lengths, data) = rest.split_at_checked(lengths).unwrap_or((rest, &[]));
-        Pairs { lengths, data }
+        rest.split_at_checked(lengths).unwrap_or((rest, &[]))
     }
 
     /// How many bytes they take.
@@ -47,7 +52,18 @@ impl Headers {
 
     /// The first value of `name`.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
+        let (mut lengths, mut data) = self.parts();
+        // Most names differ by their lengths alone.
+        while let Some((&[a, b, c, d, e, f, g, h], rest)) = lengths.split_first_chunk::<LENGTHS>() {
+            let (key, value) = (number([a, b, c, d]), number([e, f, g, h]));
+            let value_at = key.saturating_add(1);
+            let end = value_at.saturating_add(value);
+            if key == name.len() && data.get(..key)? == name.as_bytes() {
+                return data.get(value_at..end);
+            }
+            (lengths, data) = (rest, data.get(end.saturating_add(1)..)?);
+        }
+        None
     }
 
     /// Every value of `name`, in order.

@@ -161,6 +161,12 @@ impl Message {
             _ => 0,
         };
         if run == 0 {
+            if let [tag, length, rest @ ..] = bytes
+                && self.begins_short(*tag, *length)
+            {
+                self.take_short(*tag, *length)?;
+                return Ok(rest);
+            }
             if let Some((&byte, rest)) = bytes.split_first() {
                 self.take(byte)?;
                 return Ok(rest);
@@ -184,6 +190,29 @@ impl Message {
             self.position = self.position.saturating_add(count);
         }
         self.close_ended()
+    }
+
+    /// Whether a field begins here whose tag and length are a byte each, as most fields around an identity do.
+    const fn begins_short(&self, tag: u8, length: u8) -> bool {
+        let between_fields = matches!(self.state, State::Tag(varint) if varint.is_empty());
+        between_fields && tag < 0x80 && tag & 7 == 2 && length < 0x80 && self.position < self.frames.innermost.end
+    }
+
+    /// What [`take`](Self::take) makes of the two bytes.
+    fn take_short(&mut self, tag: u8, length: u8) -> Result<(), Stop> {
+        if self.frames.at_root() {
+            self.field_start = self.position;
+        }
+        self.position = self.position.saturating_add(1);
+        self.begin_field(u64::from(tag) >> 3, 2)?;
+        if self.position >= self.frames.innermost.end {
+            return Err(Malformed::Wire.into());
+        }
+        self.position = self.position.saturating_add(1);
+        if let State::Length { field, .. } = self.state {
+            self.begin_content(field, u64::from(length))?;
+        }
+        Ok(self.close_ended()?)
     }
 
     fn take(&mut self, byte: u8) -> Result<(), Stop> {
