@@ -182,15 +182,17 @@ async fn ten_thousand_models_are_read_in_less_than_half_a_second() {
     .await
     .unwrap();
     client.predict(&predict_request("model-00000", Asked::Version(2), &X)).await.unwrap().ok().unwrap();
-    let log = stage.envoy.log();
-    let took: Vec<_> = log
-        .split("accepted, models: 10000, read in ")
-        .skip(1)
-        .map(|rest| Duration::from_millis(rest.split(' ').next().unwrap().parse().unwrap()))
-        .collect();
+    // It is read once to be checked, and once each for the main thread and for the worker, which do not wait for each other.
+    let took = until("it to be read three times", || async {
+        let log = stage.envoy.log();
+        let told = log.split("accepted, models: 10000, read in ").skip(1);
+        let took = told.map(|rest| Duration::from_millis(rest.split(' ').next().unwrap().parse().unwrap()));
+        let took: Vec<_> = took.collect();
+        Ok((3 <= took.len()).then_some(took))
+    });
+    let took = took.await.unwrap();
     println!("10,000 models: read in {took:?}");
-    // It is read once to be checked, and once each for the main thread and for the worker. The clock counts what others took
-    // of the processor, too; the fastest reading has the least of that.
-    assert_eq!(took.len(), 3, "{log}");
+    // The clock counts what others took of the processor, too; the fastest reading has the least of that.
+    assert_eq!(took.len(), 3);
     assert!(*took.iter().min().unwrap() < within(PROMISED), "{took:?}");
 }
