@@ -39,6 +39,7 @@ func main() {
 	if err != nil {
 		log.Fatalf("refused: %v", err)
 	}
+	warn(files)
 	client := kube.NewFakeClient()
 	clusters := multicluster.NewController(multicluster.ControllerOptions{Client: client, SystemNamespace: args.Namespace})
 	var updates updater
@@ -63,6 +64,17 @@ func main() {
 	// The page /ready would wait for webhooks, which only a cluster calls.
 	log.Info("ready")
 	cmd.WaitSignal(stop)
+}
+
+// What a cluster would say to who applies a manifest.
+func warn(files *file.Controller) {
+	for _, schema := range collections.Pilot.All() {
+		for _, config := range files.List(schema.GroupVersionKind(), "") {
+			if warning, _ := schema.ValidateConfig(config); warning != nil {
+				log.Warnf("warned: %s %s: %v", config.GroupVersionKind.Kind, config.Name, warning)
+			}
+		}
+	}
 }
 
 // The field is private, and set by the server only where there is Kubernetes.

@@ -124,12 +124,12 @@ impl Manifests {
         object.with_context(|| format!("no {kind} {name} is applied"))
     }
 
-    pub fn len(&self) -> usize {
-        self.objects.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.objects.is_empty()
+    /// The objects that are istiod's own to read, as `KIND/NAME`.
+    pub fn of_istio(&self) -> impl Iterator<Item = String> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let objects =
+            self.objects.iter().filter(move |object| text(&object["apiVersion"]).contains(".istio.io/"));
+        objects.map(move |it| format!("{}/{}", text(&it["kind"]), text(&it["metadata"]["name"])))
     }
 
     /// Writes a file for each object. What stands in the folder already is replaced in one step, since istiod watches.
