@@ -17,7 +17,7 @@ use super::wire::GRPC;
 const CONNECTIONS: usize = 100;
 const CALLERS: usize = 10_000;
 /// Long enough for all to come before the first hold ends, on a busy machine, too.
-const HOLD_TIMEOUT: Duration = Duration::from_secs(20);
+const HOLD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The default of `max_held`.
 const MAX_HELD: usize = 1024;
 /// So many callers are served while the crowd is there.

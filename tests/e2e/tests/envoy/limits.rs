@@ -28,7 +28,7 @@ type Rates = [u64; 3];
 /// What is promised.
 const PROMISED: Rates = [5, 100, 2000];
 /// The least of many; less would differ little from some.
-const LEAST: u64 = 250;
+const LEAST: u64 = 125;
 
 fn limit(rate: u64) -> Limit {
     Limit { rate, burst: rate }

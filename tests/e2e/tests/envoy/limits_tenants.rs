@@ -173,9 +173,9 @@ async fn the_last_of_very_many_tenants_takes_no_more_memory_and_no_longer_than_t
 }
 
 /// Tokens a second of each tenant, who begins with as many.
-const SHARE: u32 = 20;
+const SHARE: u32 = 10;
 /// How long a tenant is watched.
-const WATCHED: Duration = Duration::from_secs(3);
+const WATCHED: Duration = Duration::from_secs(5);
 
 /// What a tenant gets who always asks for more: the calls that pass, and in what time.
 struct Got {
