@@ -26,11 +26,13 @@ import (
 
 func main() {
 	folder := flag.String("config", "", "the folder of manifests, which is watched")
+	mesh := flag.String("mesh", "", "the file of the mesh's configuration")
 	flag.Parse()
 
 	args := bootstrap.NewPilotArgs()
 	args.Namespace = "istio-system"
 	args.RegistryOptions.KubeOptions.DomainSuffix = "cluster.local"
+	args.MeshConfigFile = *mesh
 	args.ServerOptions.HTTPAddr = "127.0.0.1:0"
 
 	// A file that istiod's validation refuses ends the program; a later change that it refuses changes nothing.

@@ -14,7 +14,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
+use crate::log::{end_of, read};
+
 const LOG: &str = "envoy.log";
+/// Of the gateway's standard output, where Istio's access logs go.
+const ACCESS_LOG: &str = "access.log";
 const BOOTSTRAP: &str = "envoy.json";
 const ADMIN: &str = "admin-address";
 
@@ -69,8 +73,11 @@ impl Gateway {
             "--component-log-level",
             "main:warning",
         ]);
-        let log = File::create(place(LOG))?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.args(["--file-flush-interval-msec", "20"]);
+        command
+            .stdin(Stdio::null())
+            .stdout(File::create(place(ACCESS_LOG))?)
+            .stderr(File::create(place(LOG))?);
         let process = Process::spawn(command)?;
         let (alive, address) = (&process, &place(ADMIN));
         let started = until("Envoy to have the listener of the Gateway", || async move {
@@ -89,7 +96,7 @@ impl Gateway {
             Ok(admin.listener(&format!("0.0.0.0_{port}")).await.ok().map(|_| admin))
         })
         .await;
-        let admin = started.with_context(|| end_of(&place(LOG)))?;
+        let admin = started.with_context(|| end_of("Envoy", &place(LOG)))?;
         Ok(Self { addr: (Ipv4Addr::LOCALHOST, port).into(), admin, directory, _process: process })
     }
 
@@ -107,6 +114,23 @@ impl Gateway {
                 (filter["name"].as_str().unwrap_or_default().to_owned(), filter["typed_config"].clone())
             })
             .collect())
+    }
+
+    /// Waits for so many entries of the access log.
+    ///
+    /// # Errors
+    ///
+    /// When they do not come within the deadline, or one is not JSON.
+    pub async fn wait_for_access(&self, entries: usize) -> Result<Vec<Value>> {
+        let path = self.directory.path().join(ACCESS_LOG);
+        until(format!("{entries} entries of the access log"), || async {
+            let text = read(&path);
+            // The last line may be half written.
+            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            let read: Result<Vec<Value>, _> = whole.lines().map(serde_json::from_str).collect();
+            Ok(Some(read.with_context(|| whole.to_owned())?).filter(|read| entries <= read.len()))
+        })
+        .await
     }
 
     /// Waits until the only filter that Envoy has discovered is configured so.
@@ -138,7 +162,7 @@ pub fn configuration(filter: &Value) -> Result<Value> {
 impl Drop for Gateway {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("{}", end_of(&self.directory.path().join(LOG)));
+            eprintln!("{}", end_of("Envoy", &self.directory.path().join(LOG)));
         }
     }
 }
@@ -185,15 +209,4 @@ fn bootstrap(istiod: SocketAddr) -> Value {
             }],
         },
     })
-}
-
-fn read(path: &Path) -> String {
-    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
-}
-
-fn end_of(log: &Path) -> String {
-    let text = read(log);
-    let lines: Vec<_> = text.lines().collect();
-    let start = lines.len().saturating_sub(25);
-    format!("the end of Envoy's log:\n{}\n", lines.get(start..).unwrap_or_default().join("\n"))
 }

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use predictgate_e2e::admin::Admin;
+use predictgate_e2e::plugin::read_yaml;
 use predictgate_e2e::process::Process;
 use predictgate_e2e::tools;
 use predictgate_e2e::wait::until;
@@ -14,9 +15,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::Manifests;
+use crate::log::{end_of, read};
 
 const LOG: &str = "istiod.log";
 const CONFIG: &str = "config";
+const MESH: &str = "mesh.yaml";
 /// What the program says before a file that istiod's validation refuses.
 const REFUSED: &str = "refused: ";
 
@@ -44,7 +47,7 @@ impl Istiod {
             Ok(address(&read(said)))
         })
         .await
-        .with_context(|| end_of(&log))?;
+        .with_context(|| end_of("istiod", &log))?;
         Ok(Self { addr, directory, _process: process })
     }
 
@@ -77,7 +80,7 @@ impl Istiod {
 impl Drop for Istiod {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("{}", end_of(&self.directory.path().join(LOG)));
+            eprintln!("{}", end_of("istiod", &self.directory.path().join(LOG)));
         }
     }
 }
@@ -94,8 +97,8 @@ pub async fn verdict(manifests: &Manifests) -> Result<String> {
     until("istiod to refuse", || async move {
         let ended = alive.ended().is_some();
         let text = read(said);
-        if let Some((_, why)) = text.split_once(REFUSED) {
-            return Ok(Some(why.lines().next().unwrap_or_default().to_owned()));
+        if let Some((why, _)) = text.split_once(REFUSED).and_then(|(_, rest)| rest.split_once('\n')) {
+            return Ok(Some(why.to_owned()));
         }
         if ended || address(&text).is_some() {
             bail!("istiod has not refused them");
@@ -103,7 +106,7 @@ pub async fn verdict(manifests: &Manifests) -> Result<String> {
         Ok(None)
     })
     .await
-    .with_context(|| end_of(&log))
+    .with_context(|| end_of("istiod", &log))
 }
 
 fn spawn(manifests: &Manifests) -> Result<(Process, TempDir)> {
@@ -113,11 +116,20 @@ fn spawn(manifests: &Manifests) -> Result<(Process, TempDir)> {
     manifests.write(&config)?;
     let log = File::create(directory.path().join(LOG))?;
     let mut command = Command::new(tools::istiod()?);
-    command.arg("-config").arg(&config);
+    let mesh = directory.path().join(MESH);
+    fs::write(&mesh, mesh_configuration()?.to_string())?;
+    command.arg("-config").arg(&config).arg("-mesh").arg(&mesh);
     // Filters that only Istio's own build of Envoy has.
     command.env("PILOT_ENABLE_METADATA_EXCHANGE", "false").env("PILOT_ENABLE_ALPN_FILTER", "false");
     command.current_dir(directory.path()).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     Ok((Process::spawn(command)?, directory))
+}
+
+/// What the values for the Helm chart make of the mesh's configuration.
+fn mesh_configuration() -> Result<Value> {
+    let values = read_yaml(&tools::root().join("istio/istiod-values.yaml"))?;
+    ensure!(values["meshConfig"].is_object(), "istiod-values.yaml has no meshConfig");
+    Ok(values["meshConfig"].clone())
 }
 
 /// Where it serves, once it says that it does.
@@ -125,15 +137,4 @@ fn address(log: &str) -> Option<SocketAddr> {
     let (log, _) = log.split_once("\tready\n")?;
     let (_, rest) = log.split_once("starting HTTP service at ")?;
     rest.lines().next()?.trim().parse().ok()
-}
-
-fn read(log: &Path) -> String {
-    String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned()
-}
-
-fn end_of(log: &Path) -> String {
-    let text = read(log);
-    let lines: Vec<_> = text.lines().collect();
-    let start = lines.len().saturating_sub(25);
-    format!("the end of istiod's log:\n{}\n", lines.get(start..).unwrap_or_default().join("\n"))
 }

@@ -7,6 +7,7 @@
 
 mod gateway;
 mod istiod;
+mod log;
 mod manifests;
 
 pub use gateway::{Gateway, Port, configuration};

@@ -4,6 +4,7 @@
 //! - The module's `oci:` address becomes a file: there is no agent that fetches images. For an EnvoyFilter that is
 //!   `code.local` instead of `code.remote`.
 //! - The Gateway listens for plain HTTP on a free port: its certificate would come from a Secret.
+//! - The Telemetry asks for no metrics: the filter that counts them is only in Istio's own build of Envoy.
 //! - The DestinationRule asks for no TLS: the model servers have no certificates of the mesh.
 //!
 //! Added, because Services and pods come from Kubernetes otherwise:
@@ -84,6 +85,7 @@ impl Manifests {
                 "TrafficExtension" => local(&mut object["spec"]["wasm"]["url"], &place.module)?,
                 "EnvoyFilter" => local_code(object, &place.module)?,
                 "Gateway" => plain(object, place.gateway)?,
+                "Telemetry" => object["spec"]["metrics"] = json!([]),
                 "DestinationRule" => object["spec"]["trafficPolicy"]["tls"] = json!({ "mode": "DISABLE" }),
                 "Service" => added.push(service_entry(object)?),
                 "Deployment" => added.push(workload_entry(object, place)?),
