@@ -16,8 +16,9 @@ use super::wire::GRPC;
 
 const CONNECTIONS: usize = 100;
 const CALLERS: usize = 10_000;
-/// Long enough for all to come before the first hold ends, on a busy machine, too.
-const HOLD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Long enough for all to come before the first hold ends, on a busy machine, too, and shorter than the 30 s after which
+/// Envoy ends a stream that is idle.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(20);
 /// The default of `max_held`.
 const MAX_HELD: usize = 1024;
 /// So many callers are served while the crowd is there.
