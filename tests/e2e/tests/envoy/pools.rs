@@ -65,7 +65,7 @@ async fn a_request_that_may_have_been_executed_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_answer_costs_the_caller_no_more_than_the_route_timeout() {
+async fn a_server_that_does_not_answer_costs_the_caller_no_more_than_the_timeout_of_a_try() {
     let stage = Stage::quickstart().await;
     stage.pools.v1.set_fault(MODEL, 1, Some(Fault::hang()));
     let start = Instant::now();
@@ -73,12 +73,12 @@ async fn a_server_that_does_not_answer_costs_the_caller_no_more_than_the_route_t
     assert_eq!(answer.status, 504);
     assert!(Duration::from_secs(5) <= start.elapsed() + EARLY, "{:?}", start.elapsed());
     let entry = stage.envoy.wait_for_access(|entry| entry["target"] == "v1").await.unwrap();
-    assert_eq!(entry["details"], "response_timeout");
+    assert_eq!(entry["details"], "upstream_per_try_timeout");
     assert_eq!(entry["attempts"], 1);
 }
 
 #[tokio::test]
-async fn the_callers_own_deadline_holds_if_it_is_shorter_than_the_route_timeout() {
+async fn the_callers_own_deadline_holds_if_it_is_shorter_than_the_timeout_of_a_try() {
     let stage = Stage::quickstart().await;
     stage.pools.v1.set_fault(MODEL, 1, Some(Fault::hang()));
     let raw = stage.raw().await;
@@ -88,16 +88,22 @@ async fn the_callers_own_deadline_holds_if_it_is_shorter_than_the_route_timeout(
     };
     // On a connection where nothing else happens any more, it is the request that wakes Envoy up.
     assert_eq!(predict(&GRPC, 2).await.header("grpc-status"), Some("0"));
-    for (timeout, at_least, status) in [("300m", 300, "4"), ("60S", 5000, "14")] {
+    for (timeout, at_least, status) in
+        [(Some("300m"), 300, "4"), (Some("60S"), 5000, "14"), (None, 5000, "14")]
+    {
         let start = Instant::now();
+        let deadline = timeout.map(|timeout| ("grpc-timeout", timeout.as_bytes()));
         // The client sends its deadline and waits on.
-        let answer = predict(&[GRPC[0], GRPC[1], ("grpc-timeout", timeout.as_bytes())], 1).await;
-        assert_eq!(answer.header("grpc-status"), Some(status), "{timeout}: {answer:?}");
+        let headers: Vec<_> = GRPC.into_iter().chain(deadline).collect();
+        let answer = predict(&headers, 1).await;
+        assert_eq!(answer.header("grpc-status"), Some(status), "{timeout:?}: {answer:?}");
         let elapsed = start.elapsed();
-        assert!(Duration::from_millis(at_least) <= elapsed + EARLY, "{timeout}: {elapsed:?}");
+        assert!(Duration::from_millis(at_least) <= elapsed + EARLY, "{timeout:?}: {elapsed:?}");
+        // Nothing else ends it before `stream_idle_timeout`.
+        assert!(elapsed < Duration::from_secs(25), "{timeout:?}: {elapsed:?}");
     }
     let hung = |it: &model_server::Received| it.rpc == Some(Rpc::Predict);
-    assert_eq!(stage.pools.v1.received().iter().filter(|it| hung(it)).count(), 2);
+    assert_eq!(stage.pools.v1.received().iter().filter(|it| hung(it)).count(), 3);
 }
 
 #[tokio::test]
