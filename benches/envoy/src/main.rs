@@ -35,7 +35,7 @@ use crate::variant::{Modules, Variant};
 
 /// Measure what the filter costs Envoy, beside what one would use instead (twenty minutes)
 ///
-/// Without --variant, --size and --part everything is measured, and docs/benchmarks is written; else, and with
+/// Without --variant, --size and --part everything is measured, and docs/benchmarks and README.md are written; else, and with
 /// --quick, the results go to target/bench. Exits with 2 when the run rejects itself, since two equal variants
 /// differed by more than 5 %, and with 1 when a figure is above the budget.
 #[derive(Parser)]
@@ -198,9 +198,13 @@ fn run() -> Result<ExitCode> {
         println!("\n{}", report::bars(&bars));
     }
     let rejected = results.rejected();
-    let folder = if plan.is_whole() && rejected.is_empty() { "docs/benchmarks" } else { "target/bench" };
+    let is_published = plan.is_whole() && rejected.is_empty();
+    let folder = if is_published { "docs/benchmarks" } else { "target/bench" };
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     report::write(&results, &bars, &root.join(folder))?;
+    if is_published {
+        report::write_readme(&results, &root.join("README.md"))?;
+    }
     println!("written: {folder}");
     let slowed = results.slowed();
     if 0 < slowed {

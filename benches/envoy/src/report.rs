@@ -233,9 +233,64 @@ pub fn write(results: &Results, budget: &[Bar], folder: &Path) -> Result<()> {
     put("README.md", &page)
 }
 
+/// Between these lines of the project's README stands what a run has written.
+const BEGINS: &str = "<!-- Written by `cargo xtask bench`. -->\n";
+const ENDS: &str = "<!-- End of what it has written. -->";
+
+/// Puts the ratios, latencies and memory into a README, between two lines that are there already.
+///
+/// # Errors
+///
+/// When the lines are not there, or the file cannot be written.
+pub fn write_readme(results: &Results, path: &Path) -> Result<()> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let (before, rest) = text.split_once(BEGINS).with_context(|| missing(path, BEGINS))?;
+    let (_, after) = rest.split_once(ENDS).with_context(|| missing(path, ENDS))?;
+    fs::write(path, format!("{before}{BEGINS}{}{ENDS}{after}", summary(results)))
+        .with_context(|| path.display().to_string())
+}
+
+fn missing(path: &Path, line: &str) -> String {
+    format!("{} has no line {:?}", path.display(), line.trim_end())
+}
+
+fn summary(results: &Results) -> String {
+    let machine: Vec<_> = results.machine.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    let head = ["", "p50 at 2,000/s, us", "at rest, MB", "each further worker, MB"];
+    let rows: Vec<_> = results
+        .latency
+        .iter()
+        .filter_map(|row| {
+            let memory = results.memory.iter().find(|memory| memory.variant == row.variant)?;
+            Some(vec![
+                row.variant.clone(),
+                format!("{:.0}", row.p50.median),
+                format!("{:.0}", memory.rest.median),
+                format!("{:.1}", memory.per_worker.median),
+            ])
+        })
+        .collect();
+    format!("Measured on {}.\n\n{}\n{}\n", machine.join("; "), ratios(results), table(&head, &rows))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_stands_between_the_lines_is_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("README.md");
+        let results = Results::new([("cpu".to_owned(), "one".to_owned())].into());
+        fs::write(&path, "before\n").unwrap();
+        assert!(write_readme(&results, &path).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "before\n");
+        fs::write(&path, format!("before\n{BEGINS}old\n{ENDS}\nafter\n")).unwrap();
+        write_readme(&results, &path).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with(&format!("before\n{BEGINS}Measured on cpu: one.\n")), "{text}");
+        assert!(text.ends_with(&format!("{ENDS}\nafter\n")) && !text.contains("old"), "{text}");
+    }
 
     #[test]
     fn a_table_is_aligned_and_markdown() {
