@@ -54,8 +54,8 @@ impl Headers {
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         let (mut lengths, mut data) = self.parts();
         // Most names differ by their lengths alone.
-        while let Some((&[a, b, c, d, e, f, g, h], rest)) = lengths.split_first_chunk::<LENGTHS>() {
-            let (key, value) = (number([a, b, c, d]), number([e, f, g, h]));
+        while let Some((both, rest)) = lengths.split_first_chunk() {
+            let (key, value) = two_numbers(*both);
             let value_at = key.saturating_add(1);
             let end = value_at.saturating_add(value);
             if key == name.len() && data.get(..key)? == name.as_bytes() {
@@ -110,11 +110,10 @@ impl<'a> Iterator for Pairs<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (&[a, b, c, d, e, f, g, h], rest) = self.lengths.split_first_chunk::<LENGTHS>()?;
+        let (both, rest) = self.lengths.split_first_chunk()?;
         self.lengths = rest;
-        let name = self.piece(number([a, b, c, d]))?;
-        let value = self.piece(number([e, f, g, h]))?;
-        Some((name, value))
+        let (name, value) = two_numbers(*both);
+        Some((self.piece(name)?, self.piece(value)?))
     }
 }
 
@@ -129,6 +128,12 @@ impl<'a> Pairs<'a> {
 
 fn number(bytes: [u8; NUMBER]) -> usize {
     usize::try_from(u32::from_le_bytes(bytes)).unwrap_or(usize::MAX)
+}
+
+fn two_numbers(bytes: [u8; LENGTHS]) -> (usize, usize) {
+    let both = u64::from_le_bytes(bytes);
+    let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    (number(both & u64::from(u32::MAX)), number(both >> 32))
 }
 
 /// The host's form of a header map, for what the filter hands over.

@@ -24,10 +24,15 @@ pub fn quote(text: &str) -> String {
 }
 
 /// A number to six decimals. The standard library's way to write one to the last bit is a thirtieth of the module.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "what is cast is whole, not negative and small enough"
+)]
 pub fn decimal(number: f64) -> String {
-    const PARTS: u64 = 1_000_000;
+    const PARTS: u32 = 1_000_000;
     let sign = if number < 0.0 { "-" } else { "" };
-    let parts = (number.abs() * PARTS as f64).round();
+    let parts = (number.abs() * f64::from(PARTS)).round();
     if parts == 0.0 && number != 0.0 {
         return format!("{sign}0.000000...");
     }
@@ -35,8 +40,9 @@ pub fn decimal(number: f64) -> String {
     if parts > 9e15 {
         return "a number of more digits than are read".to_owned();
     }
-    let parts = parts as u64;
-    let text = format!("{sign}{}.{:06}", parts / PARTS, parts % PARTS);
+    let (parts, of) = (parts as u64, u64::from(PARTS));
+    let (whole, rest) = (parts.div_euclid(of), parts.rem_euclid(of));
+    let text = format!("{sign}{whole}.{rest:06}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 

@@ -195,7 +195,11 @@ impl Message {
     /// Whether a field begins here whose tag and length are a byte each, as most fields around an identity do.
     const fn begins_short(&self, tag: u8, length: u8) -> bool {
         let between_fields = matches!(self.state, State::Tag(varint) if varint.is_empty());
-        between_fields && tag < 0x80 && tag & 7 == 2 && length < 0x80 && self.position < self.frames.innermost.end
+        between_fields
+            && tag < 0x80
+            && tag & 7 == 2
+            && length < 0x80
+            && self.position < self.frames.innermost.end
     }
 
     /// What [`take`](Self::take) makes of the two bytes.
