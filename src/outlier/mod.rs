@@ -132,7 +132,8 @@ impl OutlierDetection {
         if self.latency_ratio == Factor::default() {
             return false;
         }
-        let median = |(place, other): (u32, &&Counts)| Some((nanos(other.latencies.quantile(MEDIAN)?), place));
+        let median =
+            |(place, other): (u32, &&Counts)| Some((nanos(other.latencies.quantile(MEDIAN)?), place));
         let mut medians: Vec<(u64, u32)> = (0..).zip(others).filter_map(median).collect();
         let middle = medians.len() / 2;
         if medians.is_empty() {
