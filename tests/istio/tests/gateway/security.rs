@@ -13,11 +13,11 @@ use crate::stage::{By, Stage, X, named};
 const KEY: &str = "YSBrZXkgdGhhdCBvbmx5IHRoaXMgdGVzdCBhbmQgaXRzIHRva2VucyBrbm93";
 const TOKEN: &str = "eyJhbGciOiJIUzI1NiIsImtpZCI6InRlc3QifQ.eyJpc3MiOiJodHRwczovL2lkcC5leGFtcGxlLmNvbS8iLCJhdWQiOiJpbmZlcmVuY2UiLCJzdWIiOiJhZGEiLCJ0ZW5hbnQiOiJhY21lIiwiZXhwIjo0MTAyNDQ0ODAwfQ.Saj0AjyNfU9xfnCMrexg35BuoLg8SyzPHyyEBCgw5Sg";
 
-/// Sends over both protocols, naming no version, and claims the canary's header.
+/// Asks for version 1 by the message alone, by headers and by REST, and claims the canary's header each time.
 async fn spoof(stage: &Stage) -> (u64, u64) {
     let client = stage.client().await.with_metadata("x-model-pool", "v2");
-    // Whether a server has this version is not the point, but which was asked.
-    client.predict(&predict_request(MODEL, Asked::Latest, &X)).await.unwrap();
+    // Whether the server that is reached has this version is not the point.
+    client.predict(&predict_request(MODEL, Asked::Version(1), &X)).await.unwrap();
     let client = named(&client, &[("x-model-version", "1")]);
     client.predict(&predict_request(MODEL, Asked::Version(1), &X)).await.unwrap();
     stage.rest("/v1/models/resnet/versions/1:predict", &[("x-model-pool", b"v2")]).await;
@@ -68,19 +68,16 @@ fn bearing(client: &Client, token: &str) -> Client {
 #[tokio::test]
 async fn a_call_without_a_valid_token_is_executed_by_nobody_and_spends_nothing() {
     let stage = guarded(1).await;
-    let client = stage.client().await;
+    // The headers say enough for the limit, so that only the order of filters keeps it from being spent.
+    let client = named(&stage.client().await, &[("x-model-version", "1")]);
     let forged = TOKEN.replace("eyJpc3", "eyJpc4");
     let predict = async |client: &Client| {
-        client.predict(&predict_request(MODEL, Asked::Latest, &X)).await.unwrap().code()
+        client.predict(&predict_request(MODEL, Asked::Version(1), &X)).await.unwrap().code()
     };
-    assert_eq!(predict(&client.clone().with_metadata("x-tenant", "acme")).await, Code::PermissionDenied);
+    assert_eq!(predict(&client).await, Code::PermissionDenied);
     assert_eq!(predict(&bearing(&client, &forged)).await, Code::Unauthenticated);
     assert_eq!(stage.received(), (0, 0));
-    assert_eq!(
-        predict(&bearing(&client, TOKEN)).await,
-        Code::Ok,
-        "the only token of the tenant is still there"
-    );
+    assert_eq!(predict(&bearing(&client, TOKEN)).await, Code::Ok);
 }
 
 #[tokio::test]
