@@ -112,14 +112,6 @@ mod tests {
         }
     }
 
-    fn counts(bad: u32, requests: u32, millis: u64) -> Counts {
-        let mut counts = Counts { requests, bad, ..Counts::NONE };
-        for _ in bad..requests {
-            counts.latencies.add(Duration::from_millis(millis));
-        }
-        counts
-    }
-
     #[track_caller]
     fn check(canary: &Counts, baseline: &Counts, expected: Option<Cause>) {
         assert_eq!(guard().judge(canary, baseline, 1), expected);
@@ -127,13 +119,13 @@ mod tests {
 
     #[test]
     fn a_canary_that_fails_more_trips() {
-        check(&counts(20, 100, 10), &counts(19, 1900, 10), Some(Cause::FailureIncrease));
-        check(&counts(2, 100, 10), &counts(19, 1900, 10), None);
+        check(&Counts::of(20, 100, 10), &Counts::of(19, 1900, 10), Some(Cause::FailureIncrease));
+        check(&Counts::of(2, 100, 10), &Counts::of(19, 1900, 10), None);
     }
 
     #[test]
     fn failures_of_one_caller_are_not_enough_where_two_are_asked_for() {
-        let (mut canary, baseline) = (counts(50, 100, 10), counts(19, 1900, 10));
+        let (mut canary, baseline) = (Counts::of(50, 100, 10), Counts::of(19, 1900, 10));
         canary.callers = 1;
         assert_eq!(guard().judge(&canary, &baseline, 2), None);
         canary.callers = 3;
@@ -142,21 +134,21 @@ mod tests {
 
     #[test]
     fn what_befalls_both_trips_nothing() {
-        check(&counts(60, 100, 10), &counts(1140, 1900, 10), None);
-        check(&counts(0, 100, 900), &counts(0, 1900, 900), None);
+        check(&Counts::of(60, 100, 10), &Counts::of(1140, 1900, 10), None);
+        check(&Counts::of(0, 100, 900), &Counts::of(0, 1900, 900), None);
     }
 
     #[test]
     fn a_slow_canary_trips() {
-        check(&counts(0, 100, 30), &counts(0, 1900, 10), Some(Cause::Latency));
-        check(&counts(0, 100, 19), &counts(0, 1900, 10), None);
+        check(&Counts::of(0, 100, 30), &Counts::of(0, 1900, 10), Some(Cause::Latency));
+        check(&Counts::of(0, 100, 19), &Counts::of(0, 1900, 10), None);
         let off = Guard { max_latency_ratio: Factor::default(), ..guard() };
-        assert_eq!(off.judge(&counts(0, 100, 30), &counts(0, 1900, 10), 1), None);
+        assert_eq!(off.judge(&Counts::of(0, 100, 30), &Counts::of(0, 1900, 10), 1), None);
     }
 
     #[test]
     fn few_requests_and_a_silent_baseline_judge_nothing() {
-        check(&counts(49, 49, 10), &counts(0, 1900, 10), None);
-        check(&counts(100, 100, 10), &counts(0, 0, 10), None);
+        check(&Counts::of(49, 49, 10), &Counts::of(0, 1900, 10), None);
+        check(&Counts::of(100, 100, 10), &Counts::of(0, 0, 10), None);
     }
 }

@@ -172,29 +172,24 @@ mod tests {
         }
     }
 
-    /// So many bad ones of so many requests, of which the good ones took so many milliseconds.
-    fn counts(bad: u32, requests: u32, millis: u64) -> Counts {
-        let mut counts = Counts { requests, bad, ..Counts::NONE };
-        for _ in bad..requests {
-            counts.latencies.add(Duration::from_millis(millis));
-        }
-        counts
-    }
-
     #[test]
     fn the_share_of_failures_ejects_from_the_threshold_and_the_volume_on() {
         let check = |bad, requests, expected| {
-            assert_eq!(policy().fails_too_often(&counts(bad, requests, 1)), expected, "{bad} of {requests}");
+            assert_eq!(
+                policy().fails_too_often(&Counts::of(bad, requests, 1)),
+                expected,
+                "{bad} of {requests}"
+            );
         };
         check(10, 20, true);
         check(9, 20, false);
         check(19, 19, false);
         check(4_000_000_000, 4_000_000_000, true);
         let two = OutlierDetection { min_clients: 2, ..policy() };
-        assert!(!two.fails_too_often(&Counts { callers: 1, ..counts(20, 20, 1) }));
-        assert!(two.fails_too_often(&Counts { callers: 3, ..counts(20, 20, 1) }));
+        assert!(!two.fails_too_often(&Counts { callers: 1, ..Counts::of(20, 20, 1) }));
+        assert!(two.fails_too_often(&Counts { callers: 3, ..Counts::of(20, 20, 1) }));
         let off = OutlierDetection { failure_percentage_threshold: Share::NONE, ..policy() };
-        assert!(!off.fails_too_often(&counts(20, 20, 1)));
+        assert!(!off.fails_too_often(&Counts::of(20, 20, 1)));
     }
 
     #[track_caller]
@@ -205,33 +200,37 @@ mod tests {
 
     #[test]
     fn the_one_that_fails_most_is_an_outlier_when_that_is_no_chance() {
-        let good = || counts(10, 1000, 10);
-        check(&counts(100, 1000, 10), &[good(), good()], Some(Cause::SuccessRate));
-        check(&counts(12, 1000, 10), &[good(), good()], None);
-        check(&good(), &[good(), counts(100, 1000, 10)], None);
+        let good = || Counts::of(10, 1000, 10);
+        check(&Counts::of(100, 1000, 10), &[good(), good()], Some(Cause::SuccessRate));
+        check(&Counts::of(12, 1000, 10), &[good(), good()], None);
+        check(&good(), &[good(), Counts::of(100, 1000, 10)], None);
     }
 
     #[test]
     fn two_targets_have_no_outlier_of_success() {
-        check(&counts(100, 1000, 10), &[counts(10, 1000, 10)], None);
-        check(&counts(100, 1000, 10), &[counts(10, 1000, 10), counts(0, 19, 10)], None);
+        check(&Counts::of(100, 1000, 10), &[Counts::of(10, 1000, 10)], None);
+        check(&Counts::of(100, 1000, 10), &[Counts::of(10, 1000, 10), Counts::of(0, 19, 10)], None);
     }
 
     #[test]
     fn the_slow_one_of_two_is_an_outlier() {
-        check(&counts(0, 100, 50), &[counts(0, 100, 10)], Some(Cause::Latency));
-        check(&counts(0, 100, 10), &[counts(0, 100, 50)], None);
-        check(&counts(0, 100, 19), &[counts(0, 100, 10)], None);
-        check(&counts(0, 19, 50), &[counts(0, 100, 10)], None);
+        check(&Counts::of(0, 100, 50), &[Counts::of(0, 100, 10)], Some(Cause::Latency));
+        check(&Counts::of(0, 100, 10), &[Counts::of(0, 100, 50)], None);
+        check(&Counts::of(0, 100, 19), &[Counts::of(0, 100, 10)], None);
+        check(&Counts::of(0, 19, 50), &[Counts::of(0, 100, 10)], None);
     }
 
     #[test]
     fn of_several_others_their_median_counts() {
         check(
-            &counts(0, 100, 50),
-            &[counts(0, 100, 10), counts(0, 100, 9), counts(0, 100, 90)],
+            &Counts::of(0, 100, 50),
+            &[Counts::of(0, 100, 10), Counts::of(0, 100, 9), Counts::of(0, 100, 90)],
             Some(Cause::Latency),
         );
-        check(&counts(0, 100, 50), &[counts(0, 100, 10), counts(0, 100, 40), counts(0, 100, 90)], None);
+        check(
+            &Counts::of(0, 100, 50),
+            &[Counts::of(0, 100, 10), Counts::of(0, 100, 40), Counts::of(0, 100, 90)],
+            None,
+        );
     }
 }

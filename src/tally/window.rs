@@ -28,6 +28,16 @@ pub struct Counts {
 impl Counts {
     pub const NONE: Self = Self { requests: 0, bad: 0, callers: 0, latencies: Latencies::NONE };
 
+    /// So many bad ones of so many requests, of which the good ones took so many milliseconds.
+    #[cfg(test)]
+    pub fn of(bad: u32, requests: u32, millis: u64) -> Self {
+        let mut counts = Self { requests, bad, ..Self::NONE };
+        for _ in bad..requests {
+            counts.latencies.add(Duration::from_millis(millis));
+        }
+        counts
+    }
+
     pub const fn is_empty(&self) -> bool {
         self.requests == 0
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use predictgate::store::{Conflict, MemStore, Next, SharedStore, Version, update};
 
+use crate::broken_stores::Overwriting;
 use crate::explore::{explore, first_broken};
 use crate::scheduler::{Faults, Host, Life, simulate};
 
@@ -158,21 +159,6 @@ fn a_seed_plays_the_same_run_again() {
         });
         if one == other { Ok(()) } else { Err(format!("{one} is not {other}")) }
     });
-}
-
-/// A store that takes "not there" for "whatever is there", as token 0 of proxy-wasm would.
-#[derive(Default)]
-struct Overwriting(MemStore);
-
-impl SharedStore for Overwriting {
-    fn load(&self, key: &str) -> (Option<Vec<u8>>, Version) {
-        self.0.load(key)
-    }
-
-    fn store(&self, key: &str, value: &[u8], version: Version) -> Result<(), Conflict> {
-        let version = if version == Version::Absent { self.0.load(key).1 } else { version };
-        self.0.store(key, value, version)
-    }
 }
 
 #[test]

@@ -11,6 +11,7 @@
     reason = "a test may stop where it stands"
 )]
 
+mod broken_stores;
 mod counters;
 mod explore;
 mod health;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use predictgate::policy::Policy;
-use predictgate::store::{Conflict, MemStore, SharedStore, Version};
+use predictgate::store::MemStore;
 use predictgate::units::{Instant, Share};
 
 use super::ROLLOUT;
 use super::law::{FAULTS, law, play};
 use super::life::{Right, Scenario, Worker};
+use crate::broken_stores::Blind;
 use crate::explore::first_broken;
 
 #[track_caller]
@@ -18,20 +19,6 @@ fn check_caught(wanted: &str, law: impl Fn(u64) -> Result<(), String>) {
         _ => Ok(()),
     });
     assert_ne!(broken, None, "no run broke the law that says {wanted:?}");
-}
-
-/// A store in which the last who writes wins.
-#[derive(Default)]
-struct Blind(MemStore);
-
-impl SharedStore for Blind {
-    fn load(&self, key: &str) -> (Option<Vec<u8>>, Version) {
-        self.0.load(key)
-    }
-
-    fn store(&self, key: &str, value: &[u8], _: Version) -> Result<(), Conflict> {
-        self.0.store(key, value, self.0.load(key).1)
-    }
 }
 
 #[test]

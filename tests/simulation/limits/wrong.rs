@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use predictgate::rate_limit::{Admission, LimitId, Spend};
-use predictgate::store::{Conflict, MemStore, SharedStore, Version};
+use predictgate::store::MemStore;
 use predictgate::units::Instant;
 
 use super::law::{Play, Scenario, law, play, worker};
 use super::ledger::Decision;
 use super::{pause, setting};
+use crate::broken_stores::{Blind, Overwriting};
 use crate::explore::first_broken;
 use crate::scheduler::{Faults, Host};
 
@@ -22,21 +23,6 @@ fn check_caught(law: impl Fn(u64) -> Result<(), String>) {
     assert_ne!(first_broken(law), None);
 }
 
-/// A store that takes "not there" for "whatever is there", as token 0 of proxy-wasm would.
-#[derive(Default)]
-struct Overwriting(MemStore);
-
-impl SharedStore for Overwriting {
-    fn load(&self, key: &str) -> (Option<Vec<u8>>, Version) {
-        self.0.load(key)
-    }
-
-    fn store(&self, key: &str, value: &[u8], version: Version) -> Result<(), Conflict> {
-        let version = if version == Version::Absent { self.0.load(key).1 } else { version };
-        self.0.store(key, value, version)
-    }
-}
-
 #[test]
 fn creating_without_a_guard_is_caught() {
     check_caught(|seed| {
@@ -44,20 +30,6 @@ fn creating_without_a_guard_is_caught() {
         let store = Box::<Overwriting>::default();
         law(&play(seed, &scenario, store, |host, play| worker(host, host, play)).borrow(), &scenario)
     });
-}
-
-/// A store in which the last who writes wins.
-#[derive(Default)]
-struct Blind(MemStore);
-
-impl SharedStore for Blind {
-    fn load(&self, key: &str) -> (Option<Vec<u8>>, Version) {
-        self.0.load(key)
-    }
-
-    fn store(&self, key: &str, value: &[u8], _: Version) -> Result<(), Conflict> {
-        self.0.store(key, value, self.0.load(key).1)
-    }
 }
 
 #[test]

@@ -4,33 +4,17 @@ use model_server::client::raw::Step;
 use model_server::client::{Asked, predict_content_request, predict_request};
 use model_server::framing::frame;
 use model_server::{Code, Rpc};
-use predictgate_e2e::pools::MODEL;
 use prost::Message;
-use serde_json::{Value, json};
 
 use super::stage::{BY_V2, Stage, X};
-
-/// Everything of the model `alias` is asked of version 2 of resnet.
-fn alias(configuration: &mut Value) {
-    configuration["models"] = json!([{
-        "name": "alias",
-        "targets": {
-            "v2": {
-                "cluster": "tfs-v2",
-                "headers": { "x-model-pool": "v2" },
-                "rewrite": { "model": MODEL, "version": "2" },
-            }
-        },
-        "routes": [{ "split": [{ "target": "v2" }] }],
-    }]);
-}
+use super::wire::{ALIAS, alias};
 
 #[tokio::test]
 async fn the_server_is_asked_for_the_model_and_version_of_the_target() {
     let stage = Stage::configured(alias).await;
     let client = stage.client().await;
     for asked in [Asked::Latest, Asked::Version(1), Asked::Version(0), Asked::Label("stable")] {
-        let reply = client.predict(&predict_request("alias", asked, &X)).await.unwrap();
+        let reply = client.predict(&predict_request(ALIAS, asked, &X)).await.unwrap();
         assert_eq!(reply.ok().unwrap().values(), BY_V2, "{asked:?}");
     }
     for path in ["/v1/models/alias", "/v1/models/alias/versions/1", "/V1/models/ali%61s/labels/stable"] {
@@ -44,7 +28,7 @@ async fn the_server_is_asked_for_the_model_and_version_of_the_target() {
 async fn a_large_tensor_passes_unchanged_behind_the_rewritten_beginning() {
     let stage = Stage::configured(alias).await;
     let x: Vec<f32> = (0..1_u32 << 20).map(|n| (n % 4096) as f32).collect();
-    let reply = stage.client().await.predict(&predict_content_request("alias", Asked::Latest, &x)).await;
+    let reply = stage.client().await.predict(&predict_content_request(ALIAS, Asked::Latest, &x)).await;
     let reply = reply.unwrap().ok().unwrap();
     assert_eq!(reply.values().len(), x.len());
     assert!(reply.values().iter().zip(&x).all(|(y, x)| (y - (0.5 * x + 3.0)).abs() < f32::EPSILON));
@@ -53,7 +37,7 @@ async fn a_large_tensor_passes_unchanged_behind_the_rewritten_beginning() {
 #[tokio::test]
 async fn a_length_that_the_caller_announced_is_taken_back() {
     let stage = Stage::configured(alias).await;
-    let body = frame(&predict_request("alias", Asked::Latest, &X).encode_to_vec());
+    let body = frame(&predict_request(ALIAS, Asked::Latest, &X).encode_to_vec());
     let length = body.len().to_string();
     let headers: [(&str, &[u8]); 3] =
         [("content-type", b"application/grpc"), ("te", b"trailers"), ("content-length", length.as_bytes())];
@@ -70,13 +54,13 @@ async fn a_length_that_the_caller_announced_is_taken_back() {
 async fn what_cannot_be_rewritten_is_never_sent_as_it_is() {
     let stage = Stage::configured(alias).await;
     let client = stage.client().await;
-    let request = predict_request("alias", Asked::Latest, &X);
+    let request = predict_request(ALIAS, Asked::Latest, &X);
     let gzipped = client.clone().with_gzip().predict(&request).await.unwrap();
     assert_eq!(gzipped.code(), Code::InvalidArgument, "{gzipped:?}");
     assert_eq!(gzipped.header("x-predictgate-reason"), Some("rewrite_impossible"));
     // A second model_spec would undo the rewrite.
     let mut twice = request.encode_to_vec();
-    twice.extend(predict_content_request("alias", Asked::Latest, &[1.0; 100_000]).encode_to_vec());
+    twice.extend(predict_content_request(ALIAS, Asked::Latest, &[1.0; 100_000]).encode_to_vec());
     twice.extend(request.encode_to_vec());
     let reply = client.call(Rpc::Predict.path(), &twice).await.unwrap();
     assert_eq!(reply.code(), Code::InvalidArgument, "{reply:?}");
