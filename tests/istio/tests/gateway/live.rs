@@ -35,9 +35,9 @@ fn canary(versions: &BTreeMap<usize, i64>) -> usize {
     versions.values().filter(|version| **version == 2).count()
 }
 
-fn split(stage: &Stage, weights: [u32; 2]) -> Manifests {
+fn split(manifests: &Manifests, weights: [u32; 2]) -> Manifests {
     let [stable, canary] = weights;
-    let manifests = stage.manifests.clone().change("WasmPlugin", "predictgate", |plugin| {
+    let manifests = manifests.clone().change("WasmPlugin", "predictgate", |plugin| {
         plugin["spec"]["pluginConfig"]["models"][0]["routes"][3]["split"] =
             json!([{ "target": "stable", "weight": stable }, { "target": "canary", "weight": canary }]);
     });
@@ -61,7 +61,7 @@ async fn new_weights_act_while_calls_come_and_nobody_leaves_the_canary() {
         calls
     });
     let wanted = json!([{ "target": "stable", "weight": 1 }, { "target": "canary", "weight": 1 }]);
-    stage.istiod.apply(&split(&stage, [1, 1])).unwrap();
+    stage.istiod.apply(&split(&stage.manifests, [1, 1])).unwrap();
     let has = |configuration: &Value| configuration["models"][0]["routes"][3]["split"] == wanted;
     stage.gateway.wait_for_configuration(has).await.unwrap();
     let after = all(&client).await;
@@ -78,7 +78,7 @@ async fn a_configuration_that_the_filter_refuses_leaves_the_old_one_in_force() {
     let stage = Stage::of(By::WasmPlugin).await;
     let client = stage.client().await;
     let before = all(&client).await;
-    stage.istiod.apply(&split(&stage, [0, 0])).unwrap();
+    stage.istiod.apply(&split(&stage.manifests, [0, 0])).unwrap();
     let rejected =
         format!("extension_config_discovery.http_filter.{}.update_rejected", By::WasmPlugin.filter());
     until("Envoy to refuse the configuration", || async {
@@ -90,4 +90,11 @@ async fn a_configuration_that_the_filter_refuses_leaves_the_old_one_in_force() {
     // has what was refused.
     assert_eq!(all(&client).await, before);
     assert_eq!(all(&stage.client().await).await, before);
+}
+
+#[tokio::test]
+async fn a_gateway_that_starts_with_a_refused_configuration_answers_500_to_everybody() {
+    let stage = Stage::with(split(&By::WasmPlugin.manifests(), [0, 0])).await;
+    assert_eq!(stage.rest("/v1/models/resnet/versions/1:predict", &[]).await.status, 500);
+    assert_eq!(stage.executed(), (0, 0));
 }
