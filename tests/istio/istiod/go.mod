@@ -149,8 +149,7 @@ require (
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
 
-// Istio asks for commits of these two between releases, which not every module proxy serves; the next release is
-// served by all.
+// Istio asks for commits of these two between releases, which not every module proxy serves as it does the release.
 replace istio.io/api => istio.io/api v1.31.1
 
 replace istio.io/client-go => istio.io/client-go v1.31.1

@@ -49,8 +49,9 @@ pub struct Gateway {
     /// Where callers connect.
     pub addr: SocketAddr,
     pub admin: Admin,
-    directory: TempDir,
+    // Ended before its directory goes.
     _process: Process,
+    directory: TempDir,
 }
 
 impl Gateway {

@@ -26,9 +26,9 @@ const REFUSED: &str = "refused: ";
 pub struct Istiod {
     /// Discovery and the pages under `/debug`.
     pub addr: SocketAddr,
-    directory: TempDir,
     // Ended before its directory goes.
     _process: Process,
+    directory: TempDir,
 }
 
 impl Istiod {
