@@ -270,7 +270,15 @@ fn summary(results: &Results) -> String {
             ])
         })
         .collect();
-    format!("Measured on {}.\n\n{}\n{}\n", machine.join("; "), ratios(results), table(&head, &rows))
+    format!(
+        "Measured on {}.\n\
+         CPU time is that of a whole Envoy for a request of the size named, divided by that of an Envoy without a \
+         filter in the same round: the median, and in brackets the least and the most of all rounds.\n\
+         [All figures](docs/benchmarks/README.md), with what they are to be at most, are there.\n\n{}\n{}\n",
+        machine.join("; "),
+        ratios(results),
+        table(&head, &rows)
+    )
 }
 
 #[cfg(test)]
