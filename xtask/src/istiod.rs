@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::kept;
 use crate::project::Project;
-use crate::run::{Step, output_of, unavailable};
+use crate::run::{Elsewhere, Step, output_of, unavailable};
 
 const MODULE: &str = "tests/istio/istiod";
 
@@ -30,8 +30,7 @@ pub fn istiod(project: &Project) -> Result<PathBuf> {
     // A folder for each state of the sources: go itself would ask the module proxy again and again.
     let name = format!("istiod-{commit}-{:08x}", hasher.finish() as u32);
     let folder = kept::folder(project, &name, |unfinished| {
-        check_go(project, wanted)?;
-        let mut command = project.command("go");
+        let mut command = project.command(go(project, wanted)?);
         command.current_dir(project.path(MODULE));
         command.args(["build", "-v", "-trimpath", "-ldflags", "-s -w", "-mod=readonly", "-buildvcs=false"]);
         // With the slash it is a folder, which go makes.
@@ -47,18 +46,28 @@ pub fn istiod(project: &Project) -> Result<PathBuf> {
     Ok(folder.join("istiod"))
 }
 
-fn check_go(project: &Project, wanted: (u32, u32)) -> Result<()> {
-    let need = format!("istiod is compiled by Go {}.{} or newer (https://go.dev/dl)", wanted.0, wanted.1);
-    // In the folder of the module, where a Go that may fetch a newer one does.
-    let answer =
-        output_of(project.command("go").current_dir(project.path(MODULE)).args(["env", "GOVERSION"]));
-    let Some(answer) = answer else {
-        return Err(unavailable(format!("{need}, and there is no go on the PATH")));
-    };
-    match version(answer.trim().trim_start_matches("go")) {
-        Some(version) if wanted <= version => Ok(()),
-        _ => Err(unavailable(format!("{need}, and the go on the PATH is {}", answer.trim()))),
+/// The Go on the PATH, or where go.dev's own packages put it.
+fn go(project: &Project, wanted: (u32, u32)) -> Result<String> {
+    let mut found = Vec::new();
+    for go in ["go", "/usr/local/go/bin/go"] {
+        // In the folder of the module, where a Go that may fetch a newer one does.
+        let mut command = project.command(go);
+        let Some(answer) = output_of(command.current_dir(project.path(MODULE)).args(["env", "GOVERSION"]))
+        else {
+            continue;
+        };
+        if version(answer.trim().trim_start_matches("go")).is_some_and(|version| wanted <= version) {
+            return Ok(go.to_owned());
+        }
+        found.push(answer.trim().to_owned());
     }
+    let found =
+        if found.is_empty() { "there is none".to_owned() } else { format!("found {}", found.join(", ")) };
+    let (major, minor) = wanted;
+    Err(Elsewhere(format!(
+        "istiod is compiled by Go {major}.{minor} or newer (https://go.dev/dl), and {found}"
+    ))
+    .into())
 }
 
 /// `go 1.26.0` of a go.mod as (1, 26).

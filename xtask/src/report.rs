@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::run::is_unavailable;
+use crate::run::{is_elsewhere, is_unavailable};
 
 /// Test cases, as cargo counts them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,7 +43,19 @@ pub struct Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unable {
     LeavesOut,
+    /// It fails, but for what these commands cannot install.
+    FailsWhereItCouldBeHad,
     Fails,
+}
+
+impl Unable {
+    fn leaves_out(self, error: &anyhow::Error) -> bool {
+        match self {
+            Self::LeavesOut => is_unavailable(error),
+            Self::FailsWhereItCouldBeHad => is_elsewhere(error),
+            Self::Fails => false,
+        }
+    }
 }
 
 pub struct Report {
@@ -70,7 +82,7 @@ impl Report {
                 eprintln!("{name} failed: {failure}\n");
                 (Outcome::Failed, cases)
             }
-            Err(error) if self.unable == Unable::LeavesOut && is_unavailable(&error) => {
+            Err(error) if self.unable.leaves_out(&error) => {
                 eprintln!("{name} is left out: {error:#}\n");
                 (Outcome::LeftOut, Cases::default())
             }
@@ -126,7 +138,7 @@ mod tests {
     use anyhow::anyhow;
 
     use super::*;
-    use crate::run::unavailable;
+    use crate::run::{Elsewhere, unavailable};
 
     fn failed(report: &Report) -> Vec<&str> {
         report.failed().map(|row| row.name.as_str()).collect()
@@ -146,9 +158,14 @@ mod tests {
 
     #[test]
     fn a_step_that_the_machine_cannot_do_is_left_out_where_that_is_allowed() {
-        for (unable, expected) in [(Unable::LeavesOut, [].as_slice()), (Unable::Fails, &["envoy"])] {
+        for (unable, expected) in [
+            (Unable::LeavesOut, [].as_slice()),
+            (Unable::FailsWhereItCouldBeHad, &["envoy"]),
+            (Unable::Fails, &["envoy", "istio"]),
+        ] {
             let mut report = Report::new(unable);
             report.step("envoy", || Err(unavailable("no Envoy").context("while looking for it")));
+            report.step("istio", || Err(Elsewhere("no Go".to_owned()).into()));
             assert_eq!(failed(&report), expected);
         }
     }

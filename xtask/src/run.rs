@@ -36,7 +36,23 @@ pub fn unavailable(reason: impl Into<String>) -> anyhow::Error {
 }
 
 pub fn is_unavailable(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Unavailable>().is_some()
+    error.downcast_ref::<Unavailable>().is_some() || is_elsewhere(error)
+}
+
+/// This machine cannot do it, and what is missing is nothing that these commands install.
+#[derive(Debug)]
+pub struct Elsewhere(pub String);
+
+impl std::fmt::Display for Elsewhere {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Elsewhere {}
+
+pub fn is_elsewhere(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Elsewhere>().is_some()
 }
 
 /// A command that may take a while.
