@@ -38,7 +38,7 @@ pub fn decimal(number: f64) -> String {
     }
     // All whole numbers below are exact.
     if parts > 9e15 {
-        return "a number of more digits than are read".to_owned();
+        return if sign.is_empty() { "more than 9000000000" } else { "less than -9000000000" }.to_owned();
     }
     let (parts, of) = (parts as u64, u64::from(PARTS));
     let (whole, rest) = (parts.div_euclid(of), parts.rem_euclid(of));
@@ -136,8 +136,9 @@ mod tests {
         check(0.0, "0");
         check(0.123_456_78, "0.123457");
         check(1e-9, "0.000000...");
-        check(9_007_199_254.5, "a number of more digits than are read");
-        check(f64::MAX, "a number of more digits than are read");
+        check(8_999_999_999.5, "8999999999.5");
+        check(9_007_199_254.5, "more than 9000000000");
+        check(f64::MIN, "less than -9000000000");
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub enum Soak {
     FuzzHeaders,
     /// 10,000,000 requests from headers to end, guided by coverage (10 minutes)
     FuzzExchange,
-    /// Workers that share a store, interleaved in 100,000 ways for each law (7 minutes)
+    /// Workers that share a store, interleaved in 100,000 ways for each law (an hour or more)
     Simulation,
     /// An Envoy whose servers fail one request in a hundred at random, and one caller that makes every mistake: nothing
     /// may be ejected (10 minutes)
