@@ -20,6 +20,7 @@ pub mod outcome;
 pub mod outlier;
 pub mod policy;
 pub mod rate_limit;
+pub mod recycle;
 pub mod rng;
 pub mod route;
 pub mod siphash;

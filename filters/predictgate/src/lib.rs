@@ -8,7 +8,13 @@ mod metrics;
 mod report;
 mod root;
 
+use std::alloc::System;
+
+use predictgate::recycle::Recycling;
 use proxy_wasm::types::LogLevel;
+
+#[global_allocator]
+static ALLOCATOR: Recycling<System> = Recycling::new(System);
 
 proxy_wasm::main! {{
     proxy_wasm::set_log_level(LogLevel::Info);
