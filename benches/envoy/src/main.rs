@@ -178,11 +178,16 @@ fn run() -> Result<ExitCode> {
     let cores = Cores { envoy: vec![proxy], load: vec![load] };
     machine::pin(&cores.load)?;
     let directory = tempfile::tempdir()?;
-    let noop = directory.path().join("noop.wasm");
-    std::fs::write(&noop, wat::parse_str(include_str!("noop.wat"))?)?;
+    let compiled = |name: &str, text: &str| -> Result<PathBuf> {
+        let path = directory.path().join(name);
+        std::fs::write(&path, wat::parse_str(text)?)?;
+        Ok(path)
+    };
+    let noop = compiled("noop.wasm", include_str!("noop.wat"))?;
+    let calls = compiled("calls.wasm", include_str!("calls.wat"))?;
     let mut results = Results::new(machine::describe(&envoy, all.len())?);
     results.module_bytes = std::fs::metadata(&module)?.len();
-    let modules = Modules { predictgate: &module, noop: &noop };
+    let modules = Modules { predictgate: &module, noop: &noop, calls: &calls };
     let mut bench = Bench { envoy: &envoy, modules, all: &all, cores, load: Load::start()?, plan: &plan };
     for part in &plan.parts {
         match part {

@@ -17,6 +17,8 @@ pub enum Variant {
     Native,
     /// A Wasm filter that does nothing
     WasmNoop,
+    /// A Wasm filter that asks the host what this filter asks and decides nothing: no code could cost less
+    WasmCalls,
     /// A Lua script that reads headers and routes
     LuaHeaders,
     /// A Lua script that reads the body and routes
@@ -60,6 +62,7 @@ impl Variant {
                 outlier_detection: Some(json!({ "consecutive_5xx": 5 })),
             },
             Self::WasmNoop => Setup { filters: vec![wasm(modules.noop, "")], ..plain },
+            Self::WasmCalls => predictgate(modules.calls, ""),
             Self::LuaHeaders => {
                 Setup { filters: vec![lua(LUA_HEADERS)], routes: json!([by_version(), to_canary()]), ..plain }
             }
@@ -76,6 +79,7 @@ impl Variant {
 pub struct Modules<'a> {
     pub predictgate: &'a Path,
     pub noop: &'a Path,
+    pub calls: &'a Path,
 }
 
 /// What of Envoy's configuration differs.
