@@ -13,17 +13,43 @@
 
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
 use crate::units::Instant;
 
 /// The requests of one worker that are held.
 #[derive(Clone, Debug, Default)]
 pub struct Holds {
     host: HostAbility,
-    deadlines: HashMap<u32, Instant>,
+    /// By their places. A map by id would cost a request some hundred instructions more.
+    entries: Vec<Entry>,
+    free: Vec<Place>,
+    /// How many have a deadline.
+    waiting: usize,
     /// Whose holds ended to make room, and who have not been told yet.
-    evicted: Vec<u32>,
+    evicted: Vec<Place>,
+}
+
+/// Where a request stands among those that are held. It is given again once its hold has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(u32);
+
+impl Place {
+    /// Its index, no larger than the number that were ever held at once.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    id: u32,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Free,
+    Until(Instant),
+    Evicted,
 }
 
 /// Whether the host runs body callbacks while headers wait.
@@ -59,7 +85,7 @@ impl Holds {
 
     /// How many are held, those included that have made room and were not told yet.
     pub fn held(&self) -> usize {
-        self.deadlines.len().saturating_add(self.evicted.len())
+        self.waiting.saturating_add(self.evicted.len())
     }
 
     /// Holds the request `id` until `deadline`. Where `most` are held already, the oldest make room.
@@ -68,51 +94,94 @@ impl Holds {
     ///
     /// Refuses while the host's ability is not known and enough requests wait to find it out, because the oldest of
     /// them are about to show it; and when as many as may be held have made room and wait to be told.
-    pub fn admit(&mut self, id: u32, deadline: Instant, most: u32) -> Result<(), TooMany> {
+    pub fn admit(&mut self, id: u32, deadline: Instant, most: u32) -> Result<Place, TooMany> {
         let most = match self.host {
             HostAbility::Unproven => most.min(MAX_HELD_UNPROVEN),
             HostAbility::Capable | HostAbility::Incapable => most,
         } as usize;
-        if self.deadlines.len() >= most {
+        if self.waiting >= most {
             let room = most.saturating_sub(self.evicted.len());
             if self.host == HostAbility::Unproven || room == 0 {
                 return Err(TooMany { held: self.held() });
             }
             self.evict_oldest(room);
         }
-        self.deadlines.insert(id, deadline);
-        Ok(())
+        let entry = Entry { id, state: State::Until(deadline) };
+        let place = self.free.pop().unwrap_or(Place(u32::try_from(self.entries.len()).unwrap_or(u32::MAX)));
+        match self.entries.get_mut(place.index()) {
+            Some(free) => *free = entry,
+            None => self.entries.push(entry),
+        }
+        self.waiting = self.waiting.saturating_add(1);
+        Ok(place)
     }
 
     /// Ends the oldest sixteenth of the holds, or `most`: looking for them costs as much for many as for one.
     fn evict_oldest(&mut self, most: usize) {
-        let mut ages: Vec<_> =
-            self.deadlines.iter().map(|(id, deadline)| (deadline.as_nanos(), *id)).collect();
+        let mut ages: Vec<_> = (0..)
+            .map(Place)
+            .zip(&self.entries)
+            .filter_map(|(place, entry)| match entry.state {
+                State::Until(deadline) => Some((deadline.as_nanos(), entry.id, place)),
+                State::Free | State::Evicted => None,
+            })
+            .collect();
+        if ages.is_empty() {
+            return;
+        }
         let last = ages.len().div_euclid(16).min(most).saturating_sub(1);
-        let (older, newest, _) = ages.select_nth_unstable(last);
-        for (_, id) in older.iter().chain([&*newest]) {
-            self.deadlines.remove(id);
-            self.evicted.push(*id);
+        let (older, newest, _) = ages.select_nth_unstable_by_key(last, |(deadline, id, _)| (*deadline, *id));
+        for (_, _, place) in older.iter().chain([&*newest]) {
+            if let Some(entry) = self.entries.get_mut(place.index()) {
+                entry.state = State::Evicted;
+                self.waiting = self.waiting.saturating_sub(1);
+                self.evicted.push(*place);
+            }
         }
     }
 
     /// Names requests whose holds ended to make room, each once, and at most so many.
-    pub fn take_evicted(&mut self, most: usize) -> Vec<u32> {
-        self.evicted.drain(..most.min(self.evicted.len())).collect()
+    pub fn take_evicted(&mut self, most: usize) -> Vec<(u32, Place)> {
+        let told = most.min(self.evicted.len());
+        let Self { entries, free, evicted, .. } = self;
+        evicted
+            .drain(..told)
+            .filter_map(|place| {
+                let entry = entries.get_mut(place.index())?;
+                entry.state = State::Free;
+                free.push(place);
+                Some((entry.id, place))
+            })
+            .collect()
     }
 
-    /// Ends the hold of `id`, if it is held.
-    pub fn release(&mut self, id: u32) {
-        if self.deadlines.remove(&id).is_none() {
-            self.evicted.retain(|evicted| *evicted != id);
+    /// Ends the hold of `id`, if it is the one that is held at the place.
+    pub fn release(&mut self, id: u32, place: Place) {
+        let Some(entry) = self.entries.get_mut(place.index()).filter(|entry| entry.id == id) else { return };
+        match std::mem::replace(&mut entry.state, State::Free) {
+            State::Free => return,
+            State::Until(_) => self.waiting = self.waiting.saturating_sub(1),
+            State::Evicted => self.evicted.retain(|evicted| *evicted != place),
         }
+        self.free.push(place);
     }
 
     /// Ends holds whose deadline has come, or any where they make no sense, at most so many, and names them.
-    pub fn expire(&mut self, now: Instant, most: usize) -> Vec<u32> {
+    pub fn expire(&mut self, now: Instant, most: usize) -> Vec<(u32, Place)> {
         let all = self.host == HostAbility::Incapable;
-        let due = self.deadlines.extract_if(|_, deadline| all || *deadline <= now);
-        due.take(most).map(|(id, _)| id).collect()
+        let Self { entries, free, waiting, .. } = self;
+        (0..)
+            .map(Place)
+            .zip(entries)
+            .filter(|(_, entry)| matches!(entry.state, State::Until(deadline) if all || deadline <= now))
+            .take(most)
+            .map(|(place, entry)| {
+                entry.state = State::Free;
+                free.push(place);
+                *waiting = waiting.saturating_sub(1);
+                (entry.id, place)
+            })
+            .collect()
     }
 
     /// A body callback came during a hold.
@@ -142,15 +211,19 @@ mod tests {
         Instant::default().after(Duration::from_millis(millis))
     }
 
+    fn ids(ended: &[(u32, Place)]) -> Vec<u32> {
+        ended.iter().map(|(id, _)| *id).collect()
+    }
+
     #[test]
     fn few_wait_to_find_out_and_more_once_it_is_known() {
         let mut holds = Holds::default();
         for id in 0..MAX_HELD_UNPROVEN {
-            assert_eq!(holds.admit(id, at(1), 1024), Ok(()));
+            assert!(holds.admit(id, at(1), 1024).is_ok());
         }
         assert_eq!(holds.admit(99, at(1), 1024), Err(TooMany { held: 16 }));
         holds.prove_capable();
-        assert_eq!(holds.admit(99, at(1), 1024), Ok(()));
+        assert!(holds.admit(99, at(1), 1024).is_ok());
         assert_eq!(holds.held(), 17);
     }
 
@@ -159,16 +232,16 @@ mod tests {
         let mut holds = Holds::under(HostAbility::Capable);
         let mut told = Vec::new();
         for id in 0..1000_u32 {
-            assert_eq!(holds.admit(id, at(u64::from(id)), 32), Ok(()));
+            assert!(holds.admit(id, at(u64::from(id)), 32).is_ok());
             assert!(holds.held() <= 64);
             if id % 30 == 0 {
-                told.extend(holds.take_evicted(usize::MAX));
+                told.extend(ids(&holds.take_evicted(usize::MAX)));
             }
         }
-        told.extend(holds.take_evicted(usize::MAX));
+        told.extend(ids(&holds.take_evicted(usize::MAX)));
         assert_eq!(holds.held() + told.len(), 1000);
         let newest: Vec<_> = (1000 - u32::try_from(holds.held()).unwrap()..1000).collect();
-        let mut held = holds.expire(at(1000), usize::MAX);
+        let mut held = ids(&holds.expire(at(1000), usize::MAX));
         held.sort_unstable();
         assert_eq!(held, newest);
     }
@@ -184,9 +257,9 @@ mod tests {
     #[test]
     fn one_that_made_room_and_sends_its_body_before_it_is_told_is_served() {
         let mut holds = Holds::under(HostAbility::Capable);
-        holds.admit(1, at(1), 1).unwrap();
+        let first = holds.admit(1, at(1), 1).unwrap();
         holds.admit(2, at(2), 1).unwrap();
-        holds.release(1);
+        holds.release(1, first);
         assert!(holds.take_evicted(usize::MAX).is_empty());
         assert_eq!(holds.held(), 1);
     }
@@ -196,7 +269,7 @@ mod tests {
         let mut holds = Holds::under(HostAbility::Capable);
         holds.admit(1, at(1), 1).unwrap();
         holds.admit(2, at(2), 1).unwrap();
-        assert_eq!((holds.held(), holds.take_evicted(usize::MAX), holds.held()), (2, vec![1], 1));
+        assert_eq!((holds.held(), ids(&holds.take_evicted(usize::MAX)), holds.held()), (2, vec![1], 1));
     }
 
     #[test]
@@ -204,10 +277,11 @@ mod tests {
         let mut holds = Holds::default();
         holds.admit(1, at(10), 8).unwrap();
         holds.admit(2, at(20), 8).unwrap();
-        holds.admit(3, at(10), 8).unwrap();
-        holds.release(3);
+        let third = holds.admit(3, at(10), 8).unwrap();
+        holds.release(3, third);
+        holds.release(3, third);
         assert!(holds.expire(at(9), usize::MAX).is_empty());
-        assert_eq!(holds.expire(at(10), usize::MAX), [1]);
+        assert_eq!(ids(&holds.expire(at(10), usize::MAX)), [1]);
         assert!(holds.expire(at(10), usize::MAX).is_empty());
         assert_eq!(holds.held(), 1);
     }
@@ -215,7 +289,9 @@ mod tests {
     #[test]
     fn no_more_end_at_a_time_than_may_and_none_is_forgotten() {
         let mut holds = Holds::under(HostAbility::Capable);
-        (0..10).for_each(|id| holds.admit(id, at(1), 8).unwrap());
+        for id in 0..10 {
+            holds.admit(id, at(1), 8).unwrap();
+        }
         let mut ended = holds.take_evicted(1);
         assert_eq!(ended.len(), 1);
         assert_eq!(holds.expire(at(1), 5).len(), 5);
@@ -225,11 +301,23 @@ mod tests {
     }
 
     #[test]
+    fn a_place_is_given_again_and_its_former_holder_cannot_end_the_new_hold() {
+        let mut holds = Holds::under(HostAbility::Capable);
+        let first = holds.admit(1, at(1), 8).unwrap();
+        assert_eq!(holds.expire(at(1), usize::MAX), [(1, first)]);
+        assert_eq!(holds.admit(2, at(2), 8), Ok(first));
+        holds.release(1, first);
+        assert_eq!(holds.held(), 1);
+        holds.release(2, first);
+        assert_eq!(holds.held(), 0);
+    }
+
+    #[test]
     fn nobody_waits_longer_once_the_host_is_found_incapable() {
         let mut holds = Holds::default();
         holds.admit(1, at(10), 8).unwrap();
         assert!(holds.conclude_incapable(Duration::ZERO));
-        assert_eq!(holds.expire(at(0), usize::MAX), [1]);
+        assert_eq!(ids(&holds.expire(at(0), usize::MAX)), [1]);
     }
 
     #[test]

@@ -131,7 +131,7 @@ fn play(policy: &Policy, headers: Headers, pieces: &[&[u8]], host: Host) -> End 
         }
         if host.expires_before == Some(place) {
             now = now.after(policy.identity.hold_timeout);
-            if local.holds.expire(now, usize::MAX).contains(&1) {
+            if local.holds.expire(now, usize::MAX).iter().any(|(id, _)| *id == 1) {
                 verdict = exchange.hold_expired(&mut World {
                     policy,
                     local: &mut local,

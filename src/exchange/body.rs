@@ -3,6 +3,7 @@
 use super::bill::{Extent, Shown};
 use super::decide::{Destination, Request};
 use super::{Decision, Exchange, IdentityResult, Pending, Stage, Why, World, forward};
+use crate::hold::Place;
 use crate::identity::{Malformed, Progress, Scanner};
 use crate::policy::{Policy, Rewrite};
 use crate::verdict::{Forward, Reason, Verdict};
@@ -15,12 +16,12 @@ pub struct Body<'a> {
 }
 
 impl Exchange {
-    /// The headers wait for the identity, and `read` bytes of the body were read.
+    /// The headers wait for the identity at a place, and so many bytes of the body were read.
     pub(super) fn held_body(
         &mut self,
         world: &mut World<'_>,
         mut pending: Pending,
-        read: usize,
+        (read, place): (usize, Place),
         body: &mut Body<'_>,
         ends: bool,
     ) -> Verdict {
@@ -37,7 +38,7 @@ impl Exchange {
             if ends {
                 return self.without_identity(policy, &pending.scanner);
             }
-            self.stage = Stage::Held { pending, read: peek };
+            self.stage = Stage::Held { pending, read: peek, place };
             return Verdict::Hold;
         }
         // Everything that is there is read before the decision, so that what is refused spends no token.

@@ -22,7 +22,7 @@ use crate::arena::{self, Arena};
 use crate::call::{Call, Kind};
 use crate::headers::Headers;
 use crate::health::{self, Health, Probe};
-use crate::hold::{Holds, HostAbility};
+use crate::hold::{Holds, HostAbility, Place};
 use crate::host::Host;
 use crate::identity::{Malformed, ModelSpec, Scanner, Sizes, Unreadable};
 use crate::matching::all_hold;
@@ -139,6 +139,7 @@ enum Stage {
     Held {
         pending: Pending,
         read: usize,
+        place: Place,
     },
     /// The hold ended by its deadline before the host was proven capable: the headers have gone on.
     Released {
@@ -200,9 +201,12 @@ impl Exchange {
         matches!(self.stage, Stage::Through)
     }
 
-    /// Whether its headers wait for the identity in the body.
-    pub const fn is_held(&self) -> bool {
-        matches!(self.stage, Stage::Held { .. })
+    /// Where it stands among those that are held, if its headers wait for the identity in the body.
+    pub const fn held_at(&self) -> Option<Place> {
+        match self.stage {
+            Stage::Held { place, .. } => Some(place),
+            _ => None,
+        }
     }
 
     pub const fn identity(&self) -> IdentityResult {
@@ -292,11 +296,11 @@ impl Exchange {
     pub fn request_body(&mut self, world: &mut World<'_>, body: &mut Body<'_>, ends: bool) -> Verdict {
         match std::mem::replace(&mut self.stage, Stage::Through) {
             Stage::Headers | Stage::Through => Verdict::PASS,
-            Stage::Held { pending, read } => {
+            Stage::Held { pending, read, place } => {
                 world.local.holds.prove_capable();
-                let verdict = self.held_body(world, pending, read, body, ends);
-                if !self.is_held() {
-                    world.local.holds.release(self.id);
+                let verdict = self.held_body(world, pending, (read, place), body, ends);
+                if !matches!(verdict, Verdict::Hold) {
+                    world.local.holds.release(self.id, place);
                 }
                 verdict
             }
@@ -342,8 +346,8 @@ impl Exchange {
 
     /// The stream is over.
     pub fn end(&mut self, holds: &mut Holds) {
-        if self.is_held() {
-            holds.release(self.id);
+        if let Some(place) = self.held_at() {
+            holds.release(self.id, place);
         }
         self.stage = Stage::Through;
     }
@@ -355,8 +359,8 @@ impl Exchange {
                 self.stage = Stage::Released { pending, at: world.now };
                 Verdict::PASS
             }
-            Stage::Held { .. } => {
-                world.local.holds.release(self.id);
+            Stage::Held { place, .. } => {
+                world.local.holds.release(self.id, place);
                 self.hold_timed_out(world.policy)
             }
             stage => {
@@ -386,8 +390,8 @@ impl Exchange {
     fn hold(&mut self, world: &mut World<'_>, pending: Pending) -> Verdict {
         let deadline = world.now.after(world.policy.identity.hold_timeout);
         match world.local.holds.admit(self.id, deadline, world.policy.identity.max_held) {
-            Ok(()) => {
-                self.stage = Stage::Held { pending, read: 0 };
+            Ok(place) => {
+                self.stage = Stage::Held { pending, read: 0, place };
                 Verdict::Hold
             }
             Err(many) => {

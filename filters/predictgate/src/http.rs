@@ -18,7 +18,6 @@ use crate::root::Worker;
 
 #[expect(clippy::struct_excessive_bools, reason = "they do not depend on each other")]
 pub struct Http {
-    id: u32,
     worker: Rc<Worker>,
     exchange: Rc<RefCell<Exchange>>,
     /// Nothing of the request is looked at any more.
@@ -34,7 +33,7 @@ pub struct Http {
 impl Http {
     pub fn new(id: u32, worker: Rc<Worker>) -> Self {
         let exchange = Rc::new(RefCell::new(Exchange::new(id)));
-        Self { id, worker, exchange, through: false, asked: false, answered: false, ended: false }
+        Self { worker, exchange, through: false, asked: false, answered: false, ended: false }
     }
 
     fn apply(&mut self, verdict: Verdict) -> Action {
@@ -66,7 +65,7 @@ impl Http {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        self.worker.end(self.id, &self.exchange);
+        self.worker.end(&self.exchange);
         let Ok(exchange) = self.exchange.try_borrow() else {
             return;
         };
@@ -105,9 +104,7 @@ impl Http {
 
 /// Makes the changes that a request needs before it goes on.
 fn change(policy: &Policy, forward: &Forward) -> Result<(), Refused> {
-    for (name, value) in headers(policy, forward) {
-        host::set_header(Map::Request, name, value)?;
-    }
+    headers(policy, forward).try_for_each(|(name, value)| host::set_header(Map::Request, name, value))?;
     if let Some(body) = &forward.body {
         // The length is another now, and gRPC needs none. Where the headers have gone on there is none to remove.
         _ = host::remove_header(Map::Request, "content-length");
@@ -196,9 +193,8 @@ impl HttpContext for Http {
                 log::warn!("the host did not let a request header be removed");
             }
         }
-        let verdict = self
-            .worker
-            .ask(self.id, &self.exchange, |exchange, world| exchange.request_headers(world, headers, ends));
+        let verdict =
+            self.worker.ask(&self.exchange, |exchange, world| exchange.request_headers(world, headers, ends));
         self.apply(verdict)
     }
 
@@ -209,9 +205,8 @@ impl HttpContext for Http {
             return Action::Continue;
         }
         let mut body = Body { length: size, read: &mut host::request_body };
-        let verdict = self
-            .worker
-            .ask(self.id, &self.exchange, |exchange, world| exchange.request_body(world, &mut body, ends));
+        let verdict =
+            self.worker.ask(&self.exchange, |exchange, world| exchange.request_body(world, &mut body, ends));
         self.apply(verdict)
     }
 
@@ -220,7 +215,7 @@ impl HttpContext for Http {
         if self.through {
             return Action::Continue;
         }
-        let verdict = self.worker.ask(self.id, &self.exchange, Exchange::request_trailers);
+        let verdict = self.worker.ask(&self.exchange, Exchange::request_trailers);
         self.apply(verdict)
     }
 

@@ -4,11 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
 use predictgate::config;
 use predictgate::exchange::{Exchange, Local, Origin, Sent, World};
 use predictgate::health::Observation;
-use predictgate::hold::{HostAbility, TICK};
+use predictgate::hold::{HostAbility, Place, TICK};
 use predictgate::host::Host;
 use predictgate::key;
 use predictgate::outcome::{Code, Outcome};
@@ -67,8 +66,8 @@ pub struct Worker {
 
 struct State {
     local: Local,
-    /// The requests that are held, so that the clock can end their holds.
-    held: HashMap<u32, Rc<RefCell<Exchange>>>,
+    /// The requests that are held, by their places, so that the clock can end their holds.
+    held: Vec<Option<Rc<RefCell<Exchange>>>>,
     /// More holds are to end than end in one tick.
     hurries: bool,
     metrics: Metrics,
@@ -96,7 +95,7 @@ impl Worker {
         }
         let state = State {
             local,
-            held: HashMap::new(),
+            held: Vec::new(),
             hurries: false,
             metrics: Metrics::default(),
             told_held: 0,
@@ -124,7 +123,6 @@ impl Worker {
     /// Shows the request the world, and keeps account of its hold.
     pub fn ask(
         &self,
-        id: u32,
         exchange: &Rc<RefCell<Exchange>>,
         question: impl FnOnce(&mut Exchange, &mut World<'_>) -> Verdict,
     ) -> Verdict {
@@ -133,7 +131,7 @@ impl Worker {
             return Verdict::PASS;
         };
         let state = &mut *state;
-        let (host, was_held) = (state.local.holds.host(), asked.is_held());
+        let (host, was_held) = (state.local.holds.host(), asked.held_at());
         let mut world = World {
             policy: &self.policy,
             local: &mut state.local,
@@ -148,14 +146,10 @@ impl Worker {
         if is_undecided {
             state.decisions.note(now, asked.decision(), &verdict);
         }
-        match (was_held, asked.is_held()) {
-            (false, true) => {
-                state.held.insert(id, Rc::clone(exchange));
-            }
-            (true, false) => {
-                state.held.remove(&id);
-            }
-            (false, false) | (true, true) => {}
+        match (was_held, asked.held_at()) {
+            (None, Some(place)) => state.keep(place, exchange),
+            (Some(place), None) => state.give_up(place, exchange),
+            (None, None) | (Some(_), Some(_)) => {}
         }
         if host == HostAbility::Unproven {
             match state.local.holds.host() {
@@ -177,15 +171,14 @@ impl Worker {
     }
 
     /// The stream is over.
-    pub fn end(&self, id: u32, exchange: &RefCell<Exchange>) {
-        let (Ok(mut state), Ok(mut exchange)) = (self.state.try_borrow_mut(), exchange.try_borrow_mut())
-        else {
+    pub fn end(&self, exchange: &RefCell<Exchange>) {
+        let (Ok(mut state), Ok(mut asked)) = (self.state.try_borrow_mut(), exchange.try_borrow_mut()) else {
             return;
         };
-        if exchange.is_held() {
-            state.held.remove(&id);
+        if let Some(place) = asked.held_at() {
+            state.give_up(place, exchange);
         }
-        exchange.end(&mut state.local.holds);
+        asked.end(&mut state.local.holds);
     }
 
     /// Counts the answer of a target.
@@ -198,7 +191,8 @@ impl Worker {
         let Sent { model, target, .. } = sent;
         state.metrics.add(&self.policy, Metric::Requests { model, target, code }, 1);
         if !sent.streams {
-            let millis = u64::try_from(now.since(sent.at).as_millis()).unwrap_or(u64::MAX);
+            let nanos = now.as_nanos().saturating_sub(sent.at.as_nanos());
+            let millis = nanos / NANOS_IN_A_MILLI;
             state.metrics.record(&self.policy, Metric::Duration { model, target }, millis);
         }
     }
@@ -273,17 +267,21 @@ impl Worker {
             state.tend_health(&self.policy, self.wall_time(), self.is_newest());
             state.count_held(&self.policy);
             state.metrics.tell();
-            let mut exchanges = |ids: Vec<u32>| -> Vec<_> {
-                ids.into_iter().filter_map(|id| Some((id, state.held.remove(&id)?))).collect()
+            let mut exchanges = |ended: Vec<(u32, Place)>| -> Vec<_> {
+                let held = &mut state.held;
+                ended
+                    .into_iter()
+                    .filter_map(|(id, at)| Some((id, held.get_mut(at.index())?.take()?)))
+                    .collect()
             };
             (exchanges(expired), exchanges(evicted))
         };
         for (id, exchange) in expired {
-            let verdict = self.ask(id, &exchange, Exchange::hold_expired);
+            let verdict = self.ask(&exchange, Exchange::hold_expired);
             end_hold(id, &exchange, verdict);
         }
         for (id, exchange) in evicted {
-            let verdict = self.ask(id, &exchange, |exchange, _| exchange.evicted());
+            let verdict = self.ask(&exchange, |exchange, _| exchange.evicted());
             end_hold(id, &exchange, verdict);
         }
     }
@@ -318,6 +316,8 @@ impl Host for Worker {
     }
 }
 
+const NANOS_IN_A_MILLI: u64 = 1_000_000;
+
 /// Envoy runs all answers of one callback after it, one inside the other, as each calls the VM again. Some three
 /// hundred overflow the VM's stack, which kills it, so no more holds than this end in a tick.
 const MOST_ENDED: usize = 32;
@@ -343,6 +343,22 @@ fn end_hold(id: u32, exchange: &RefCell<Exchange>, verdict: Verdict) {
 }
 
 impl State {
+    /// Keeps a request that is held.
+    fn keep(&mut self, place: Place, exchange: &Rc<RefCell<Exchange>>) {
+        let places = place.index().saturating_add(1).max(self.held.len());
+        self.held.resize(places, None);
+        if let Some(kept) = self.held.get_mut(place.index()) {
+            *kept = Some(Rc::clone(exchange));
+        }
+    }
+
+    /// Lets go of a request whose hold has ended. Its place may be another's by now.
+    fn give_up(&mut self, place: Place, exchange: &RefCell<Exchange>) {
+        if let Some(kept) = self.held.get_mut(place.index()) {
+            kept.take_if(|kept| std::ptr::eq(&raw const **kept, exchange));
+        }
+    }
+
     /// Lets the clock tick soon, or as usual.
     fn hurry(&mut self, hurries: bool) {
         if std::mem::replace(&mut self.hurries, hurries) != hurries {
