@@ -46,6 +46,7 @@ fn prediction(method: &[u8]) -> Option<Known> {
     })
 }
 
+#[inline(never)]
 fn inference(name: &[u8]) -> Option<Known> {
     let method = match name {
         b"ModelInfer" => Method::ModelInfer,

@@ -10,6 +10,7 @@ use crate::identity::ModelSpec;
 use crate::method::Method;
 use crate::units::{Asked, Version};
 
+#[inline(never)]
 pub fn read(path: &[u8]) -> Kind {
     let read = if let Some(rest) = strip_prefix(path, b"/v1/models/") {
         serving(rest)

@@ -27,6 +27,7 @@ pub struct Reading {
 const MAX_SEARCHES: usize = 100;
 
 impl Reading {
+    #[inline(never)]
     pub fn report(&self, order: Order, problem: String) {
         let mut problems = self.problems.take();
         problems.push((order, problem));
@@ -65,6 +66,7 @@ impl<'a> At<'a> {
     }
 
     /// The value of a key, where this is an object that has it; reports nothing.
+    #[inline(never)]
     pub fn key(self, key: &str) -> Option<Self> {
         let Value::Object(entries) = self.value() else { return None };
         entries.iter().find(|(name, _)| name == key).map(|(_, value)| self.with(value))
@@ -80,6 +82,7 @@ impl<'a> At<'a> {
         items.iter().chain(entries.iter().map(|(_, value)| value)).map(move |json| self.with(json))
     }
 
+    #[inline(never)]
     pub fn report(self, problem: impl Into<String>) {
         self.reading.report(self.json.order, problem.into());
     }
@@ -112,6 +115,7 @@ impl<'a> At<'a> {
     }
 
     /// What stands here, for an error.
+    #[inline(never)]
     pub fn found(self) -> String {
         match self.value() {
             Value::Null => "null".to_owned(),
@@ -133,6 +137,7 @@ impl<'a> At<'a> {
     }
 
     /// An object that has no other keys than these.
+    #[inline(never)]
     pub fn object(self, keys: &[&'static str]) -> Option<Object<'a>> {
         let Value::Object(entries) = self.value() else { return self.expected("an object") };
         let mut seen: u64 = 0;
@@ -152,6 +157,7 @@ impl<'a> At<'a> {
     }
 
     /// The entries of an object whose keys are the operator's.
+    #[inline(never)]
     pub fn entries(self) -> Option<impl ExactSizeIterator<Item = (&'a str, Self)>> {
         let Value::Object(entries) = self.value() else { return self.expected("an object") };
         let mut seen = HashSet::with_capacity(entries.len());
@@ -213,6 +219,7 @@ impl<'a> Object<'a> {
     }
 
     /// Reports the key when it is missing.
+    #[inline(never)]
     pub fn need(self, key: &str) -> Option<At<'a>> {
         let found = self.get(key);
         if found.is_none() {

@@ -19,6 +19,7 @@ pub struct Headers {
 }
 
 impl Headers {
+    #[inline(never)]
     pub fn read(&self, name: &str) {
         let mut reads = self.reads.take();
         reads.insert(name.into());
@@ -33,6 +34,7 @@ impl Headers {
 }
 
 /// The names that targets set, without repetition; reports those that are read, too.
+#[inline(never)]
 pub fn owned(reading: &Reading) -> Vec<Box<str>> {
     let reads = reading.headers.reads.take();
     let mut owned = HashSet::new();

@@ -25,6 +25,7 @@ const WINDOW: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from
 /// Callers are counted in a bitmap of 64.
 const CLIENTS: RangeInclusive<u32> = 1..=64;
 
+#[inline(never)]
 pub fn outlier_detection(at: At<'_>) -> Option<OutlierDetection> {
     let object = at.object(&[
         "consecutive_failures",
@@ -72,6 +73,7 @@ pub fn outlier_detection(at: At<'_>) -> Option<OutlierDetection> {
     Some(policy)
 }
 
+#[inline(never)]
 fn recovery_steps(at: At<'_>) -> Option<Vec<Share>> {
     let mut last = Share::NONE;
     let mut steps = vec![];
@@ -86,6 +88,7 @@ fn recovery_steps(at: At<'_>) -> Option<Vec<Share>> {
     Some(steps)
 }
 
+#[inline(never)]
 pub fn guard(at: At<'_>, targets: &Targets<'_>, split: Option<&Split>) -> Option<Guard> {
     let object = at.object(&[
         "target",

@@ -28,6 +28,7 @@ impl Default for Identity {
     }
 }
 
+#[inline(never)]
 pub fn identity(at: At<'_>) -> Option<Identity> {
     let object = at.object(&[
         "grpc",
@@ -80,6 +81,7 @@ const GRPC: [(&str, GrpcIdentity); 2] = [("body", GrpcIdentity::Body), ("metadat
 const COMPRESSED: [(&str, Compressed); 3] =
     [("scan", Compressed::Scan), ("first", Compressed::First), ("reject", Compressed::Reject)];
 
+#[inline(never)]
 fn check_headers_differ(at: At<'_>, identity: &Identity) {
     let Identity { model_header, version_header, label_header, .. } = identity;
     for (one, other, name) in [

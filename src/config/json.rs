@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
@@ -44,6 +45,31 @@ pub fn parse(text: &str) -> Result<Json<'_>, serde_json::Error> {
 }
 
 impl Json<'_> {
+    /// Feeds a hash with what stands here, wherever in the document that is.
+    pub fn digest(&self, hasher: &mut impl Hasher) {
+        std::mem::discriminant(&self.value).hash(hasher);
+        match &self.value {
+            Value::Null => {}
+            Value::Bool(value) => value.hash(hasher),
+            Value::Whole(value) => value.hash(hasher),
+            Value::Decimal(value) => value.to_bits().hash(hasher),
+            Value::Text(text) => text.hash(hasher),
+            Value::List(items) => {
+                items.len().hash(hasher);
+                for item in items {
+                    item.digest(hasher);
+                }
+            }
+            Value::Object(entries) => {
+                entries.len().hash(hasher);
+                for (key, value) in entries {
+                    key.hash(hasher);
+                    value.digest(hasher);
+                }
+            }
+        }
+    }
+
     /// The way to the value with this number: `models[0].routes[3].split`.
     pub fn path_to(&self, order: Order) -> String {
         let mut path = String::new();

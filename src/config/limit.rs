@@ -9,12 +9,14 @@ use crate::rate_limit::{Cost, LimitId, OnError, RateLimit, TokenBucket};
 
 const MAX_LIMITS: usize = 256;
 
+#[inline(never)]
 pub fn limits(at: At<'_>) -> Vec<Limit> {
     let mut names = Once::new();
     let items = at.items(MAX_LIMITS).into_iter().flatten();
     items.filter_map(|item| limit(item, &mut names)).collect()
 }
 
+#[inline(never)]
 fn limit(at: At<'_>, names: &mut Once<Box<str>>) -> Option<Limit> {
     let object = at.object(&["name", "by", "match", "token_bucket", "cost", "slots", "on_error", "mode"])?;
     let name = object.need("name").and_then(|at| at.name().inspect(|name| names.take(at, name.clone())));
@@ -43,6 +45,7 @@ const ON_ERROR: [(&str, OnError); 2] = [("allow", OnError::Allow), ("deny", OnEr
 const NO_BUCKET: TokenBucket =
     TokenBucket { max_tokens: 1, tokens_per_fill: 1, fill_interval: Duration::from_secs(1) };
 
+#[inline(never)]
 fn token_bucket(at: At<'_>) -> Option<TokenBucket> {
     let object = at.object(&["max_tokens", "tokens_per_fill", "fill_interval"])?;
     let tokens = |key| object.need(key).and_then(|it| it.whole(1..=u32::MAX));

@@ -7,6 +7,7 @@ use super::words::one_of;
 use crate::matching::{HeaderMatch, Match, Pattern};
 use crate::method::Method;
 
+#[inline(never)]
 pub fn matcher(at: At<'_>) -> Option<Match> {
     let object = at.object(&["methods", "version", "label", "latest", "signature", "headers"])?;
     let asks = ["version", "label", "latest"].iter().filter(|key| object.get(key).is_some());
@@ -23,6 +24,7 @@ pub fn matcher(at: At<'_>) -> Option<Match> {
     })
 }
 
+#[inline(never)]
 fn methods(at: At<'_>) -> Option<Vec<Method>> {
     let choices = Method::ALL.map(|method| (method.name(), method));
     let mut once = Once::new();
@@ -45,12 +47,14 @@ fn latest(at: At<'_>) -> Option<()> {
 const MAX_HEADERS: usize = 256;
 
 /// All of these must hold.
+#[inline(never)]
 pub fn headers(at: At<'_>) -> Vec<HeaderMatch> {
     at.items(MAX_HEADERS).into_iter().flatten().filter_map(header).collect()
 }
 
 const PATTERNS: [&str; 5] = ["exact", "prefix", "suffix", "contains", "present"];
 
+#[inline(never)]
 fn header(at: At<'_>) -> Option<HeaderMatch> {
     let object = at.object(&["name", "exact", "prefix", "suffix", "contains", "present", "invert"])?;
     let name = object.need("name").and_then(At::header_name);

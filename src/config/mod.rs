@@ -2,6 +2,9 @@
 //!
 //! The text becomes a tree (`json`), a cursor reads it (`at`), and each area has a file of its own.
 //! It runs in the proxy, so nothing here can panic, whatever the text.
+//!
+//! Whatever reads one object stays a function of its own (`#[inline(never)]`): V8 compiles functions whole, the memory
+//! it takes grows faster than they do, and Envoy's allocator keeps it.
 #![deny(clippy::arithmetic_side_effects)]
 
 mod at;
@@ -53,6 +56,7 @@ impl std::error::Error for ConfigError {}
 /// # Errors
 ///
 /// Every error of the text at once, in the order in which they stand in it; a text that is not JSON has one.
+#[inline(never)]
 pub fn parse(text: &str) -> Result<Policy, Vec<ConfigError>> {
     read(text, unsupported::refuse)
 }
@@ -83,6 +87,7 @@ fn read(text: &str, refuse: impl FnOnce(At<'_>)) -> Result<Policy, Vec<ConfigErr
     }
 }
 
+#[inline(never)]
 fn policy(root: At<'_>) -> Option<Policy> {
     let object = root.object(&[
         "identity",
@@ -125,6 +130,7 @@ fn policy(root: At<'_>) -> Option<Policy> {
 }
 
 /// Gives every limit its place among all, and says whether one counts examples.
+#[inline(never)]
 fn number(models: &mut [Model], top: &mut [Limit]) -> bool {
     let mut next = 0_u32;
     let mut counts_examples = false;
@@ -151,6 +157,7 @@ const MODE: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("shadow", Mode::Sh
 const ADMIN_METHODS: [(&str, AdminMethods); 2] =
     [("refuse", AdminMethods::Refuse), ("pass", AdminMethods::Pass)];
 
+#[inline(never)]
 fn explain(at: At<'_>) -> Option<Explain> {
     let object = at.object(&["header", "match"])?;
     Some(Explain {
@@ -162,6 +169,7 @@ fn explain(at: At<'_>) -> Option<Explain> {
 /// A histogram takes some 10 KB in Envoy.
 const MAX_HISTOGRAM_MODELS: usize = 200;
 
+#[inline(never)]
 fn histograms(at: At<'_>, models: usize) -> Option<Histograms> {
     let at = at.object(&["histograms"])?.get("histograms")?;
     let histograms = at.choice(&[("target", Histograms::Target), ("model", Histograms::Model)])?;

@@ -1,9 +1,10 @@
 //! `models`, their targets, and which routes they need.
 
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::hash_map::Entry;
+use hashbrown::{DefaultHashBuilder, HashMap};
 
 use super::at::{At, Once};
 use super::{OTHERWISE, health, limit, name, route};
@@ -22,6 +23,7 @@ const MAX_ROUTES: usize = 65_535;
 /// More than that, Envoy refuses a request by default.
 const MAX_HEADERS: usize = 100;
 
+#[inline(never)]
 pub fn models(at: At<'_>) -> (Vec<Model>, Names) {
     let mut names = Names::default();
     let Some(items) = at.items(MAX_MODELS) else { return (vec![], names) };
@@ -36,23 +38,32 @@ pub fn models(at: At<'_>) -> (Vec<Model>, Names) {
     (models, names)
 }
 
-/// What models may have in common.
+/// What models may have in common, by the hash of the JSON from which it was read.
 #[derive(Default)]
 struct Common {
-    targets: HashSet<Arc<[Target]>>,
-    routes: HashSet<Arc<[Route]>>,
+    hashes: DefaultHashBuilder,
+    targets: HashMap<u64, Arc<[Target]>>,
+    routes: HashMap<u64, Arc<[Route]>>,
 }
 
-/// The one of `known` that is the same.
-fn common<T: Eq + Hash>(known: &mut HashSet<Arc<[T]>>, items: Vec<T>) -> Arc<[T]> {
-    if let Some(same) = known.get(&*items) {
-        return Arc::clone(same);
+impl Common {
+    fn hash(&self, read: [Option<At<'_>>; 2]) -> u64 {
+        let mut hasher = self.hashes.build_hasher();
+        read.into_iter().flatten().for_each(|at| at.json.digest(&mut hasher));
+        hasher.finish()
     }
-    let items: Arc<[T]> = items.into();
-    known.insert(Arc::clone(&items));
-    items
 }
 
+/// The one of `known` that is the same, or else these.
+fn common<T: PartialEq>(known: &mut HashMap<u64, Arc<[T]>>, hash: u64, items: Vec<T>) -> Arc<[T]> {
+    match known.entry(hash) {
+        Entry::Occupied(same) if **same.get() == *items => Arc::clone(same.get()),
+        Entry::Occupied(_) => items.into(),
+        Entry::Vacant(place) => Arc::clone(place.insert(items.into())),
+    }
+}
+
+#[inline(never)]
 fn model(at: At<'_>, place: ModelId, names: &mut Names, known: &mut Common) -> Option<Model> {
     let object = at.object(&[
         "name",
@@ -70,16 +81,19 @@ fn model(at: At<'_>, place: ModelId, names: &mut Names, known: &mut Common) -> O
         }
         Some(name)
     });
-    let (targets, scope) = targets(object.get("targets"));
+    let read = (object.get("targets"), object.get("routes"));
+    let (targets, scope) = targets(read.0);
     let otherwise = object.get("otherwise").map(|it| it.choice(&OTHERWISE));
-    let (routes, has_catch_all) = routes(object.get("routes"), &scope);
+    let (routes, has_catch_all) = routes(read.1, &scope);
     if !has_catch_all && otherwise.is_none() {
         at.report("expected a route without \"match\", or \"otherwise\"");
     }
+    // Routes name targets, and keep their places.
+    let (of_targets, of_both) = (known.hash([read.0, None]), known.hash([read.0, read.1]));
     Some(Model {
         name: name.unwrap_or_default(),
-        targets: common(&mut known.targets, targets),
-        routes: common(&mut known.routes, routes),
+        targets: common(&mut known.targets, of_targets, targets),
+        routes: common(&mut known.routes, of_both, routes),
         otherwise: otherwise.flatten().unwrap_or(Otherwise::Reject),
         rate_limits: object.get("rate_limits").map(limit::limits).unwrap_or_default(),
         first_limit: LimitId(0),
@@ -108,6 +122,7 @@ impl Targets<'_> {
     }
 }
 
+#[inline(never)]
 fn targets(at: Option<At<'_>>) -> (Vec<Target>, Targets<'_>) {
     let mut scope = Targets::default();
     let Some(at) = at else { return (vec![], scope) };
@@ -130,6 +145,7 @@ fn targets(at: Option<At<'_>>) -> (Vec<Target>, Targets<'_>) {
     (targets, scope)
 }
 
+#[inline(never)]
 fn target(at: At<'_>, name: &str) -> Option<Target> {
     let keys = ["cluster", "headers", "rewrite"];
     let object = at.object(&keys)?;
@@ -144,6 +160,7 @@ fn target(at: At<'_>, name: &str) -> Option<Target> {
     })
 }
 
+#[inline(never)]
 fn target_headers(at: At<'_>) -> Vec<(Box<str>, Box<str>)> {
     let Some(entries) = at.entries() else { return vec![] };
     if !(1..=MAX_HEADERS).contains(&entries.len()) {
@@ -162,6 +179,7 @@ fn target_headers(at: At<'_>) -> Vec<(Box<str>, Box<str>)> {
     headers
 }
 
+#[inline(never)]
 fn rewrite(at: At<'_>) -> Option<Rewrite> {
     let keys = ["model", "version", "label", "signature"];
     let object = at.object(&keys)?;
@@ -181,6 +199,7 @@ fn rewrite(at: At<'_>) -> Option<Rewrite> {
 }
 
 /// The routes, and whether one of them takes every request.
+#[inline(never)]
 fn routes(at: Option<At<'_>>, targets: &Targets<'_>) -> (Vec<Route>, bool) {
     let mut names = Once::new();
     let mut catch_all = None;

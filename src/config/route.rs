@@ -11,6 +11,7 @@ use crate::split::{Arm, KeyHash, MAX_WEIGHT_SUM, Ramp, RampStep, Split};
 use crate::units::{Share, TargetId};
 
 /// The route, and whether it takes every request.
+#[inline(never)]
 pub fn route(at: At<'_>, targets: &Targets<'_>, names: &mut Once<Box<str>>) -> Option<(Route, bool)> {
     let object =
         at.object(&["name", "match", "split", "sticky", "choose_by", "fallback", "mirror", "ramp", "guard"])?;
@@ -35,6 +36,7 @@ pub fn route(at: At<'_>, targets: &Targets<'_>, names: &mut Once<Box<str>>) -> O
 
 const MAX_ARMS: usize = 65_535;
 
+#[inline(never)]
 fn split(at: At<'_>, targets: &Targets<'_>) -> Option<Split> {
     let items = at.items(MAX_ARMS)?;
     if items.len() == 0 {
@@ -52,6 +54,7 @@ fn split(at: At<'_>, targets: &Targets<'_>) -> Option<Split> {
     Some(Split { arms })
 }
 
+#[inline(never)]
 fn arm(at: At<'_>, targets: &Targets<'_>, once: &mut Once<TargetId>) -> Option<Arm> {
     let object = at.object(&["target", "weight"])?;
     let target = object.need("target").and_then(|at| {
@@ -68,6 +71,7 @@ fn arm(at: At<'_>, targets: &Targets<'_>, once: &mut Once<TargetId>) -> Option<A
 }
 
 /// A target of the split, which `key` names.
+#[inline(never)]
 pub fn split_target(
     object: Object<'_>,
     key: &str,
@@ -82,6 +86,7 @@ pub fn split_target(
     Some(target)
 }
 
+#[inline(never)]
 fn sticky(at: At<'_>) -> Option<Sticky> {
     let object = at.object(&["by", "salt", "rotate_every"])?;
     let by = object.need("by").and_then(|at| {
@@ -103,12 +108,14 @@ fn choose_by(at: At<'_>) -> Option<Box<str>> {
     at.object(&["header"])?.need("header").and_then(At::header_name)
 }
 
+#[inline(never)]
 fn fallback(at: At<'_>, targets: &Targets<'_>) -> Vec<TargetId> {
     let mut once = Once::new();
     let find = |item| targets.find(item).inspect(|target| once.take(item, *target));
     at.items(MAX_ARMS).into_iter().flatten().filter_map(find).collect()
 }
 
+#[inline(never)]
 fn mirror(at: At<'_>) -> Option<Mirror> {
     let object = at.object(&["cluster", "percent"])?;
     let share = object.get("percent").and_then(At::percent).unwrap_or(Share::from_percent(10));
@@ -117,6 +124,7 @@ fn mirror(at: At<'_>) -> Option<Mirror> {
 
 const MAX_STEPS: usize = 1000;
 
+#[inline(never)]
 fn ramp(at: At<'_>, targets: &Targets<'_>, split: Option<&Split>) -> Option<Ramp> {
     let object = at.object(&["target", "start", "steps"])?;
     let target = split_target(object, "target", targets, split);
@@ -130,12 +138,14 @@ fn ramp(at: At<'_>, targets: &Targets<'_>, split: Option<&Split>) -> Option<Ramp
     Some(Ramp { target, start: start?, steps: steps? })
 }
 
+#[inline(never)]
 fn steps(at: At<'_>) -> Option<Vec<RampStep>> {
     let items = at.items(MAX_STEPS)?;
     let Some(last) = items.len().checked_sub(1) else { return at.expected("at least one step") };
     Some(items.enumerate().filter_map(|(place, item)| step(item, place == last)).collect())
 }
 
+#[inline(never)]
 fn step(at: At<'_>, is_last: bool) -> Option<RampStep> {
     let object = at.object(&["percent", "for"])?;
     let share = object.need("percent").and_then(At::percent);

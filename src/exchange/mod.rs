@@ -67,6 +67,7 @@ pub struct Local {
 }
 
 impl Local {
+    #[inline(never)]
     pub fn new(policy: &Policy, origin: Origin<'_>) -> Self {
         let Origin { instance, seed, secret, created } = origin;
         let mut rng = Rng::seeded(seed);
@@ -251,29 +252,7 @@ impl Exchange {
                 self.identity = IdentityResult::Malformed;
                 self.refuse(Reason::MalformedRequest, problem)
             }
-            Kind::Rest { method, spec } => {
-                self.identity = IdentityResult::Path;
-                let length = if ends { Some(0) } else { announced_length(&headers) };
-                let extent = Extent { examples: 1, bytes: length.unwrap_or(0) };
-                match self.decide(
-                    world,
-                    Request {
-                        headers: &headers,
-                        method,
-                        spec: &spec,
-                        shown: Shown::once(extent),
-                        is_late: false,
-                    },
-                ) {
-                    Err(refusal) => refusal,
-                    Ok(destination) => {
-                        if length.is_none() && self.bill.is_some() {
-                            self.stage = Stage::Counting(0);
-                        }
-                        destination.map_or(Verdict::PASS, |it| self.forward_path(it, &headers))
-                    }
-                }
-            }
+            Kind::Rest { method, spec } => self.by_path(world, &headers, (method, &spec), ends),
             Kind::Grpc { method, layout, rpc } => {
                 let scanner = Scanner::new(layout, rpc, world.policy.identity.max_peek_bytes)
                     .with_compression(compression(world.policy, &headers))
@@ -402,7 +381,32 @@ impl Exchange {
         }
     }
 
+    /// Decides by what the path of a REST request names.
+    #[inline(never)]
+    fn by_path(
+        &mut self,
+        world: &mut World<'_>,
+        headers: &Headers,
+        (method, spec): (Method, &ModelSpec),
+        ends: bool,
+    ) -> Verdict {
+        self.identity = IdentityResult::Path;
+        let length = if ends { Some(0) } else { announced_length(headers) };
+        let extent = Extent { examples: 1, bytes: length.unwrap_or(0) };
+        let request = Request { headers, method, spec, shown: Shown::once(extent), is_late: false };
+        match self.decide(world, request) {
+            Err(refusal) => refusal,
+            Ok(destination) => {
+                if length.is_none() && self.bill.is_some() {
+                    self.stage = Stage::Counting(0);
+                }
+                destination.map_or(Verdict::PASS, |it| self.forward_path(it, headers))
+            }
+        }
+    }
+
     /// Decides by the identity headers, and holds the body against them.
+    #[inline(never)]
     fn by_headers(&mut self, world: &mut World<'_>, mut pending: Pending) -> Verdict {
         let spec = match spec_of_headers(world.policy, &pending.headers) {
             Ok(Some(spec)) => spec,

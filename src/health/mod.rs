@@ -111,6 +111,7 @@ pub struct Health {
 }
 
 impl Health {
+    #[inline(never)]
     pub fn new(policy: &Policy, origin: Origin<'_>) -> Self {
         let mut slots = Vec::new();
         let (mut by_model, mut by_key) = (Vec::new(), HashMap::new());

@@ -81,6 +81,7 @@ pub enum Haste {
 
 impl Slot {
     /// None when nothing of the model is to be watched.
+    #[inline(never)]
     pub fn new(id: ModelId, model: &Model) -> Option<Self> {
         let mut guards: Vec<LocalGuard> = Vec::new();
         for (route_id, route) in (0..).map(RouteId).zip(model.routes.iter()) {

@@ -80,6 +80,7 @@ struct State {
 }
 
 impl Worker {
+    #[inline(never)]
     fn new(plugin: Vec<u8>, policy: Policy) -> Self {
         let (capable, generation) = with_plugin(&plugin, |plugin| {
             plugin.newest = plugin.newest.wrapping_add(1);
@@ -107,6 +108,7 @@ impl Worker {
     }
 
     /// Learns what is in force before the first request, which may come before the first tick.
+    #[inline(never)]
     fn catch_up(&self) {
         let Ok(mut state) = self.state.try_borrow_mut() else {
             return;
@@ -326,6 +328,7 @@ const MOST_ENDED: usize = 32;
 const SOON: Duration = Duration::from_millis(1);
 
 /// Lets a request that was held go on or answers it, unless it is gone.
+#[inline(never)]
 fn end_hold(id: u32, exchange: &RefCell<Exchange>, verdict: Verdict) {
     if host::enter(id).is_err() {
         return;
@@ -367,6 +370,7 @@ impl State {
     }
 
     /// Keeps what limits have in shared data, and tells what happened on them.
+    #[inline(never)]
     fn tend_limits(&mut self, policy: &Policy) {
         let Self { local, metrics, .. } = self;
         local.limits.tick(&SharedData, host::now());
@@ -383,6 +387,7 @@ impl State {
     }
 
     /// Merges what this worker saw, learns what others did, and shows what is in force.
+    #[inline(never)]
     fn tend_health(&mut self, policy: &Policy, wall: WallTime, is_newest: bool) {
         let Self { local, metrics, shown, .. } = self;
         let mut effects = local.health.tick(&SharedData, policy, host::now(), wall, is_newest);
@@ -424,35 +429,44 @@ impl Drop for Root {
     }
 }
 
+impl Root {
+    #[inline(never)]
+    fn accept(&mut self, policy: Policy, began: Instant) {
+        let models = policy.models.len();
+        let worker = Worker::new(host::plugin_name(), policy);
+        worker.catch_up();
+        self.worker = Some(Rc::new(worker));
+        let took = host::now().since(began).as_millis();
+        log::info!("configuration: accepted, models: {models}, read in {took} ms");
+        set_tick_period(TICK);
+    }
+}
+
+#[inline(never)]
+fn refuse(errors: &[String]) {
+    for error in errors.iter().take(MOST_LOGGED) {
+        log::error!("configuration: {error}");
+    }
+    log::error!("configuration: refused, errors: {}", errors.len());
+}
+
 impl RootContext for Root {
     fn on_configure(&mut self, _: usize) -> bool {
         follow_log_level();
         let began = host::now();
         let text = host::plugin_configuration();
         let accepted = match str::from_utf8(&text) {
-            Ok(text) => {
-                config::parse(text).map_err(|errors| errors.iter().map(ToString::to_string).collect())
-            }
+            Ok(text) => config::parse(text)
+                .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>()),
             Err(error) => Err(vec![format!("the configuration is not UTF-8: {error}")]),
         };
         match accepted {
             Ok(policy) => {
-                let plugin = host::plugin_name();
-                let models = policy.models.len();
-                let worker = Worker::new(plugin, policy);
-                worker.catch_up();
-                self.worker = Some(Rc::new(worker));
-                let took = host::now().since(began).as_millis();
-                log::info!("configuration: accepted, models: {models}, read in {took} ms");
-                set_tick_period(TICK);
+                self.accept(policy, began);
                 true
             }
             Err(errors) => {
-                let errors: Vec<String> = errors;
-                for error in errors.iter().take(MOST_LOGGED) {
-                    log::error!("configuration: {error}");
-                }
-                log::error!("configuration: refused, errors: {}", errors.len());
+                refuse(&errors);
                 false
             }
         }
