@@ -136,10 +136,9 @@ impl Scanner {
 
     /// The examples in all messages so far. A message that is not known to have more counts as one.
     pub fn examples(&self) -> u64 {
-        if self.begun != Begun::None {
-            self.examples_before.saturating_add(examples(&self.message))
-        } else {
-            0
+        match self.begun {
+            Begun::None => 0,
+            Begun::First | Begun::Later => self.examples_before.saturating_add(examples(&self.message)),
         }
     }
 
