@@ -165,7 +165,7 @@ impl Message {
         let is_within = matches!(self.state, State::Skip) && self.left > count;
         if is_within {
             self.left = self.left.saturating_sub(count);
-            self.position = self.position.saturating_add(count);
+            self.position = self.after(count);
         }
         is_within
     }
@@ -190,16 +190,26 @@ impl Message {
         Ok(())
     }
 
-    /// Reads the next bytes, at least one and at most a field, and gives what follows. It reads nothing behind its end.
-    pub fn step<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Stop> {
+    /// Reads what is there of it, at most until its identity has settled if so asked, and gives what follows.
+    pub fn read<'a>(&mut self, mut bytes: &'a [u8], to_identity: bool) -> Result<&'a [u8], Stop> {
+        while !bytes.is_empty() && !self.is_over {
+            bytes = self.step(bytes)?;
+            if to_identity && self.has_settled() {
+                break;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Reads the next bytes, at most a field, and gives what follows.
+    fn step<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Stop> {
         match self.state {
             State::Tag if self.varint.is_empty() => {
-                if let [tag, after @ ..] = bytes
-                    && is_short_tag(*tag)
-                    && let Some((value, rest)) = Varint::short(after)
+                if let &[tag, ref after @ ..] = bytes
+                    && is_short_tag(tag)
+                    && let Some((value, length, rest)) = Varint::short(after)
                 {
-                    let read = bytes.len().saturating_sub(rest.len());
-                    return self.take_head(*tag, value, read as u64, rest);
+                    return self.take_head(tag, value, length.saturating_add(1), rest);
                 }
             }
             State::Skip => return Ok(self.skip(self.left, bytes)?),
@@ -216,7 +226,7 @@ impl Message {
     fn take_head<'a>(&mut self, tag: u8, value: u64, read: u64, rest: &'a [u8]) -> Result<&'a [u8], Stop> {
         let (number, wire_type) = (u32::from(tag >> 3), tag & 7);
         let (kind, field) = self.field(self.position, number, wire_type)?;
-        self.position = self.position.saturating_add(read);
+        self.position = self.after(read);
         if wire_type == 2 {
             return self.begin_content(field, value, rest);
         }
@@ -236,7 +246,7 @@ impl Message {
         if self.expects_tag() {
             self.field_start = self.position;
         }
-        self.position = self.position.saturating_add(1);
+        self.position = self.after(1);
         match self.state {
             State::Tag => {
                 if let Some(tag) = self.varint.take(byte, Varint::TAG_BYTES)? {
@@ -330,14 +340,14 @@ impl Message {
     }
 
     fn begin_skip<'a>(&mut self, left: u64, rest: &'a [u8]) -> Result<&'a [u8], Malformed> {
-        if self.position.saturating_add(left) > self.frames.innermost.end {
+        if self.after(left) > self.frames.innermost.end {
             return Err(Malformed::Wire);
         }
         self.skip(left, rest)
     }
 
     fn begin_content<'a>(&mut self, field: Field, length: u64, rest: &'a [u8]) -> Result<&'a [u8], Stop> {
-        let end = self.position.saturating_add(length);
+        let end = self.after(length);
         if length > MAX_LENGTH || end > self.frames.innermost.end {
             return Err(Malformed::Wire.into());
         }
@@ -386,7 +396,7 @@ impl Message {
 
     fn pass(&mut self, left: u64, count: usize) -> Result<(), Malformed> {
         let count = count as u64;
-        self.position = self.position.saturating_add(count);
+        self.position = self.after(count);
         if count < left {
             self.state = State::Skip;
             self.left = left.saturating_sub(count);
@@ -399,7 +409,7 @@ impl Message {
     fn take_text<'a>(&mut self, field: TextField, left: u64, bytes: &'a [u8]) -> Result<&'a [u8], Malformed> {
         let (content, rest) = split(bytes, left);
         let count = content.len() as u64;
-        self.position = self.position.saturating_add(count);
+        self.position = self.after(count);
         if count < left {
             self.text.extend_from_slice(content);
             self.state = State::Text(field);
@@ -439,6 +449,11 @@ impl Message {
     fn end_field(&mut self) -> Result<(), Malformed> {
         self.state = self.between_fields();
         if self.position < self.frames.innermost.end { Ok(()) } else { self.leave_ended() }
+    }
+
+    /// The position behind so many more bytes. What was seen or is promised is far fewer than a position can count.
+    const fn after(&self, count: u64) -> u64 {
+        self.position.wrapping_add(count)
     }
 
     /// Whether the next byte is the first one of a tag.

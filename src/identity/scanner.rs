@@ -370,19 +370,17 @@ impl Scanner {
     }
 
     fn read_message<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Malformed> {
-        let mut rest = bytes;
-        while !rest.is_empty() && !self.message.is_over() {
-            rest = match self.message.step(rest) {
-                Ok(rest) => rest,
-                Err(Stop::Malformed(malformed)) => return Err(malformed),
-                Err(Stop::TooLong) => {
-                    self.give_up(Unreadable::TooLong);
-                    return Ok(&[]);
-                }
-            };
+        match self.message.read(bytes, false) {
+            Ok(rest) => {
+                self.watch();
+                Ok(rest)
+            }
+            Err(Stop::Malformed(malformed)) => Err(malformed),
+            Err(Stop::TooLong) => {
+                self.give_up(Unreadable::TooLong);
+                Ok(&[])
+            }
         }
-        self.watch();
-        Ok(rest)
     }
 
     /// Reads the next bytes of a compressed message, and gives what follows the message.
@@ -395,14 +393,9 @@ impl Scanner {
         let (part, rest) = bytes.split_at_checked(length).unwrap_or((bytes, &[]));
         inflating.left = inflating.left.saturating_sub(u32::try_from(length).unwrap_or(u32::MAX));
         let to_identity = matches!(self.compression, Compression::Inflated { until: Until::Identity, .. });
-        let fed = inflating.inflater.feed(part, |mut plain| {
-            while !plain.is_empty() {
-                plain = message.step(plain).map_err(Inflated::Stopped)?;
-                if to_identity && message.has_settled() {
-                    return Err(Inflated::Enough);
-                }
-            }
-            Ok(())
+        let fed = inflating.inflater.feed(part, |plain| {
+            message.read(plain, to_identity).map_err(Inflated::Stopped)?;
+            if to_identity && message.has_settled() { Err(Inflated::Enough) } else { Ok(()) }
         });
         match fed {
             Err(Inflated::Enough) => self.state = State::Opaque,

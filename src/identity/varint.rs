@@ -19,15 +19,15 @@ impl Varint {
         self.bytes == 0
     }
 
-    /// The value of a varint of at most three bytes that lies whole in `bytes`, and what follows it.
+    /// The value and the length of a varint of at most three bytes that lies whole in `bytes`, and what follows it.
     ///
     /// No limit is reached within three bytes.
-    pub const fn short(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    pub const fn short(bytes: &[u8]) -> Option<(u64, u64, &[u8])> {
         Some(match *bytes {
-            [a @ ..0x80, ref rest @ ..] => (a as u64, rest),
-            [a, b @ ..0x80, ref rest @ ..] => ((a & 0x7f) as u64 | (b as u64) << 7, rest),
+            [a @ ..0x80, ref rest @ ..] => (a as u64, 1, rest),
+            [a, b @ ..0x80, ref rest @ ..] => ((a & 0x7f) as u64 | (b as u64) << 7, 2, rest),
             [a, b, c @ ..0x80, ref rest @ ..] => {
-                ((a & 0x7f) as u64 | ((b & 0x7f) as u64) << 7 | (c as u64) << 14, rest)
+                ((a & 0x7f) as u64 | ((b & 0x7f) as u64) << 7 | (c as u64) << 14, 3, rest)
             }
             _ => return None,
         })
