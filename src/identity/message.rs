@@ -225,15 +225,21 @@ impl Message {
     /// What [`take`](Self::take) makes of a tag of one byte and the varint behind it, `read` bytes together.
     fn take_head<'a>(&mut self, tag: u8, value: u64, read: u64, rest: &'a [u8]) -> Result<&'a [u8], Stop> {
         let (number, wire_type) = (u32::from(tag >> 3), tag & 7);
-        let (kind, field) = self.field(self.position, number, wire_type)?;
+        if number == 0 {
+            return Err(Malformed::Wire.into());
+        }
+        let start = self.position;
         self.position = self.after(read);
         if wire_type == 2 {
+            let field = self.field(number);
+            self.settle_before(start, field);
             return self.begin_content(field, value, rest);
         }
+        self.settle_before(start, Field::Unknown);
         if self.position > self.frames.innermost.end {
             return Err(Malformed::Wire.into());
         }
-        self.take_value(value_of(kind, number), value.cast_signed());
+        self.take_value(self.value(number), value.cast_signed());
         self.end_field()?;
         Ok(rest)
     }
@@ -272,9 +278,13 @@ impl Message {
 
     fn begin_field<'a>(&mut self, number: u64, wire_type: u8, rest: &'a [u8]) -> Result<&'a [u8], Malformed> {
         let number = u32::try_from(number).map_err(|_| Malformed::Wire)?;
-        let (kind, field) = self.field(self.field_start, number, wire_type)?;
+        if number == 0 {
+            return Err(Malformed::Wire);
+        }
+        let field = if wire_type == 2 { self.field(number) } else { Field::Unknown };
+        self.settle_before(self.field_start, field);
         match wire_type {
-            0 => self.state = State::Value(value_of(kind, number)),
+            0 => self.state = State::Value(self.value(number)),
             1 => return self.begin_skip(8, rest),
             2 => self.state = State::Length(field),
             3 => {
@@ -291,25 +301,27 @@ impl Message {
         Ok(rest)
     }
 
-    /// What a field is here that begins at `start`, and the message that it belongs to unless that is a group.
-    ///
-    /// The identity settles where a field begins that does not name it.
-    fn field(&mut self, start: u64, number: u32, wire_type: u8) -> Result<(Option<Kind>, Field), Malformed> {
-        if number == 0 {
-            return Err(Malformed::Wire);
-        }
+    /// What a length-delimited field is here. Inside a group nothing is known.
+    const fn field(&self, number: u32) -> Field {
         if self.frames.in_group() {
-            return Ok((None, Field::Unknown));
+            return Field::Unknown;
         }
-        let kind = self.frames.innermost.kind;
-        let field = match wire_type {
-            2 => schema::field(kind, self.layout, self.sizes, number),
-            _ => Field::Unknown,
-        };
-        if kind == Kind::Root && self.seen && !field.names_a_model() {
+        schema::field(self.frames.innermost.kind, self.layout, self.sizes, number)
+    }
+
+    /// What a varint is here.
+    const fn value(&self, number: u32) -> Value {
+        if self.frames.in_group() {
+            return Value::Unknown;
+        }
+        schema::value(self.frames.innermost.kind, number)
+    }
+
+    /// The identity settles where a field begins that does not name it.
+    fn settle_before(&mut self, start: u64, field: Field) {
+        if self.seen && self.frames.at_root() && !self.frames.in_group() && !field.names_a_model() {
             self.settle(start);
         }
-        Ok((Some(kind), field))
     }
 
     fn take_value(&mut self, value: Value, number: i64) {
@@ -351,10 +363,6 @@ impl Message {
         if length > MAX_LENGTH || end > self.frames.innermost.end {
             return Err(Malformed::Wire.into());
         }
-        let counts = field.names_a_model() && self.counts();
-        if counts {
-            self.keep_settled();
-        }
         match field {
             Field::Unknown => Ok(self.skip(length, rest)?),
             Field::Example => {
@@ -363,13 +371,20 @@ impl Message {
                 }
                 Ok(self.skip(length, rest)?)
             }
-            Field::Text(_) if length > u64::from(self.max_text) => Err(Stop::TooLong),
             Field::Text(field) => {
+                let counts = field.names_a_model() && self.counts();
+                if counts {
+                    self.keep_settled();
+                }
+                if length > u64::from(self.max_text) {
+                    return Err(Stop::TooLong);
+                }
                 self.seen |= counts;
                 Ok(self.take_text(field, length, rest)?)
             }
             Field::Message(kind) => {
-                if counts {
+                if kind.names_a_model() && self.counts() {
+                    self.keep_settled();
                     self.begin_counted(kind);
                 }
                 if let Some(batch) = &mut self.batch {
@@ -514,11 +529,6 @@ impl Message {
 /// Whether a tag is whole in one byte, and a varint follows it: a number or a length.
 const fn is_short_tag(tag: u8) -> bool {
     tag < 0x80 && matches!(tag & 7, 0 | 2)
-}
-
-/// What a number is in a message of this kind, or in a group.
-fn value_of(kind: Option<Kind>, number: u32) -> Value {
-    kind.map_or(Value::Unknown, |kind| schema::value(kind, number))
 }
 
 /// What is there of the next `length` bytes, and what follows.
