@@ -102,11 +102,13 @@ impl Message {
         self.sizes = sizes;
     }
 
-    /// The one that follows it in a stream, before its first byte.
-    pub const fn next(&self) -> Self {
-        let mut next = Self::new(self.layout, self.max_text);
-        next.read_sizes(self.sizes);
-        next
+    /// Makes place for the message that follows this one, which is over, and gives its identity as it settled.
+    pub fn restart(&mut self) -> ModelSpec {
+        self.position = 0;
+        self.seen = false;
+        self.is_over = false;
+        let merged = mem::replace(&mut self.merged, ModelSpec::EMPTY);
+        self.settled.take().and_then(|settled| settled.spec).unwrap_or(merged)
     }
 
     /// The identity as it settled, or as far as it has come.
@@ -431,13 +433,14 @@ impl Message {
             self.left = left.saturating_sub(count);
             return Ok(rest);
         }
-        if self.text.is_empty() {
-            self.end_text(field, content)?;
+        let begun;
+        let text = if self.text.is_empty() {
+            content
         } else {
-            let mut text = mem::take(&mut self.text);
-            text.extend_from_slice(content);
-            self.end_text(field, &text)?;
-        }
+            begun = [&*mem::take(&mut self.text), content].concat();
+            &begun
+        };
+        self.end_text(field, text)?;
         self.end_field()?;
         Ok(rest)
     }

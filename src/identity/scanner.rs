@@ -364,9 +364,8 @@ impl Scanner {
         }
         self.begun = Begun::Later;
         self.examples_before = self.examples_before.saturating_add(examples(&self.message));
-        let before = &self.message;
-        self.decided.get_or_insert_with(|| Decided::ByFirstMessage(before.spec().clone()));
-        self.message = before.next();
+        let before = self.message.restart();
+        self.decided.get_or_insert(Decided::ByFirstMessage(before));
     }
 
     fn read_message<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Malformed> {
