@@ -179,7 +179,7 @@ impl Message {
         if self.sizes != Sizes::Unread {
             self.batch = Some(Box::default());
         }
-        self.leave_ended()
+        if length > 0 { Ok(()) } else { self.leave_ended() }
     }
 
     /// Ends a message whose length was not known.
@@ -214,8 +214,8 @@ impl Message {
                     return self.take_head(tag, value, length.saturating_add(1), rest);
                 }
             }
-            State::Skip => return Ok(self.skip(self.left, bytes)?),
-            State::Text(field) => return Ok(self.take_text(field, self.left, bytes)?),
+            State::Skip => return self.skip(self.left, bytes),
+            State::Text(field) => return self.take_text(field, self.left, bytes),
             State::Tag | State::Value(_) | State::Length(_) => {}
         }
         match bytes.split_first() {
@@ -259,7 +259,7 @@ impl Message {
             State::Tag => {
                 if let Some(tag) = self.varint.take(byte, Varint::TAG_BYTES)? {
                     // libprotobuf drops what does not fit into 32 bits.
-                    return Ok(self.begin_field((tag & 0xffff_ffff) >> 3, (tag & 7) as u8, rest)?);
+                    return self.begin_field((tag & 0xffff_ffff) >> 3, (tag & 7) as u8, rest);
                 }
             }
             State::Value(value) => {
@@ -278,10 +278,10 @@ impl Message {
         Ok(rest)
     }
 
-    fn begin_field<'a>(&mut self, number: u64, wire_type: u8, rest: &'a [u8]) -> Result<&'a [u8], Malformed> {
+    fn begin_field<'a>(&mut self, number: u64, wire_type: u8, rest: &'a [u8]) -> Result<&'a [u8], Stop> {
         let number = u32::try_from(number).map_err(|_| Malformed::Wire)?;
         if number == 0 {
-            return Err(Malformed::Wire);
+            return Err(Malformed::Wire.into());
         }
         let field = if wire_type == 2 { self.field(number) } else { Field::Unknown };
         self.settle_before(self.field_start, field);
@@ -298,7 +298,7 @@ impl Message {
                 self.end_field()?;
             }
             5 => return self.begin_skip(4, rest),
-            _ => return Err(Malformed::Wire),
+            _ => return Err(Malformed::Wire.into()),
         }
         Ok(rest)
     }
@@ -353,9 +353,9 @@ impl Message {
         self.layout != Layout::FirstTask || self.settled.is_none()
     }
 
-    fn begin_skip<'a>(&mut self, left: u64, rest: &'a [u8]) -> Result<&'a [u8], Malformed> {
+    fn begin_skip<'a>(&mut self, left: u64, rest: &'a [u8]) -> Result<&'a [u8], Stop> {
         if self.after(left) > self.frames.innermost.end {
-            return Err(Malformed::Wire);
+            return Err(Malformed::Wire.into());
         }
         self.skip(left, rest)
     }
@@ -366,12 +366,12 @@ impl Message {
             return Err(Malformed::Wire.into());
         }
         match field {
-            Field::Unknown => Ok(self.skip(length, rest)?),
+            Field::Unknown => self.skip(length, rest),
             Field::Example => {
                 if let Some(batch) = &mut self.batch {
                     batch.example();
                 }
-                Ok(self.skip(length, rest)?)
+                self.skip(length, rest)
             }
             Field::Text(field) => {
                 let counts = field.names_a_model() && self.counts();
@@ -382,7 +382,7 @@ impl Message {
                     return Err(Stop::TooLong);
                 }
                 self.seen |= counts;
-                Ok(self.take_text(field, length, rest)?)
+                self.take_text(field, length, rest)
             }
             Field::Message(kind) => {
                 if kind.names_a_model() && self.counts() {
@@ -400,7 +400,7 @@ impl Message {
     }
 
     /// Leaves behind what is there of a content of which `left` bytes are still to come, and gives what follows.
-    fn skip<'a>(&mut self, left: u64, bytes: &'a [u8]) -> Result<&'a [u8], Malformed> {
+    fn skip<'a>(&mut self, left: u64, bytes: &'a [u8]) -> Result<&'a [u8], Stop> {
         let (content, rest) = split(bytes, left);
         self.pass(left, content.len())?;
         Ok(rest)
@@ -423,7 +423,7 @@ impl Message {
     }
 
     /// Takes what is there of a text of which `left` bytes are still to come, and gives what follows.
-    fn take_text<'a>(&mut self, field: TextField, left: u64, bytes: &'a [u8]) -> Result<&'a [u8], Malformed> {
+    fn take_text<'a>(&mut self, field: TextField, left: u64, bytes: &'a [u8]) -> Result<&'a [u8], Stop> {
         let (content, rest) = split(bytes, left);
         let count = content.len() as u64;
         self.position = self.after(count);
@@ -505,19 +505,19 @@ impl Message {
     }
 
     fn end_text(&mut self, field: TextField, text: &[u8]) -> Result<(), Malformed> {
-        let text = str::from_utf8(text).map_err(|_| Malformed::Utf8)?;
+        let text = str::from_utf8(text).map_err(|_| Malformed::Utf8)?.to_owned();
         match field {
             TextField::Input => {
                 if let Some(batch) = &mut self.batch {
-                    batch.name(text.to_owned());
+                    batch.name(text);
                 }
             }
             _ if !self.counts() => {}
-            TextField::Name => self.merged.name = text.into(),
-            TextField::Signature => self.merged.signature = text.into(),
+            TextField::Name => self.merged.name = text,
+            TextField::Signature => self.merged.signature = text,
             TextField::Label => self.merged.asked = Asked::Label(text.into()),
             TextField::Version if text.is_empty() => self.merged.asked = Asked::Latest,
-            TextField::Version => self.merged.asked = Asked::Version(Version::parse(text)),
+            TextField::Version => self.merged.asked = Asked::Version(Version::parse(&text)),
         }
         Ok(())
     }

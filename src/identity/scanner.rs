@@ -358,11 +358,16 @@ impl Scanner {
 
     /// Makes place for a message behind the last one, if there was any.
     fn follow_last(&mut self) {
-        if self.begun == Begun::None {
-            self.begun = Begun::First;
-            return;
-        }
-        self.begun = Begun::Later;
+        self.begun = match self.begun {
+            Begun::None => Begun::First,
+            Begun::First | Begun::Later => {
+                self.leave_last();
+                Begun::Later
+            }
+        };
+    }
+
+    fn leave_last(&mut self) {
         self.examples_before = self.examples_before.saturating_add(examples(&self.message));
         let before = self.message.restart();
         self.decided.get_or_insert(Decided::ByFirstMessage(before));
@@ -414,19 +419,23 @@ impl Scanner {
 
     /// Looks whether the message has ended, and whether it contradicts what counts.
     fn watch(&mut self) {
-        let message = &self.message;
-        self.contradicted |= self.rewritten && message.named_again();
-        if !message.is_over() || !matches!(self.state, State::Message) {
-            return;
+        if self.rewritten && self.message.named_again() {
+            self.contradicted = true;
         }
-        let merged = message.merged();
-        let same = match &self.decided {
+        if self.message.is_over() && matches!(self.state, State::Message) {
+            self.contradicted |= !self.agrees();
+            self.state = PREFIX;
+        }
+    }
+
+    /// Whether the message that has ended names what counts.
+    fn agrees(&self) -> bool {
+        let merged = self.message.merged();
+        match &self.decided {
             Some(Decided::ByHeaders(spec)) => spec.same_model(merged),
             Some(Decided::ByFirstMessage(spec)) => spec == merged,
-            None => !message.named_again() || message.spec() == merged,
-        };
-        self.contradicted |= !same;
-        self.state = PREFIX;
+            None => !self.message.named_again() || self.message.spec() == merged,
+        }
     }
 
     /// Reads nothing more.
