@@ -16,6 +16,10 @@ pub struct Message {
     sizes: Sizes,
     max_text: u32,
     state: State,
+    /// The tag, value or length that is read now.
+    varint: Varint,
+    /// How much of the current text or content is still to come.
+    left: u64,
     /// How much of it was read or skipped.
     position: u64,
     /// Where its current field begins.
@@ -41,13 +45,14 @@ struct Settled {
     spec: Option<ModelSpec>,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// What is read now. It is written for every field, so what it goes with is kept beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Tag(Varint),
-    Value { value: Value, varint: Varint },
-    Length { field: Field, varint: Varint },
-    Text { field: TextField, left: u64 },
-    Skip { left: u64 },
+    Tag,
+    Value(Value),
+    Length(Field),
+    Text(TextField),
+    Skip,
 }
 
 /// Why reading stopped.
@@ -68,27 +73,42 @@ impl From<Malformed> for Stop {
 const MAX_LENGTH: u64 = 0x7fff_ffef;
 /// Stands for the length of a message that is not known before its end.
 pub const UNKNOWN_LENGTH: u64 = u64::MAX;
-const TAG: State = State::Tag(Varint::EMPTY);
 
 impl Message {
-    /// A message of `length` bytes.
-    pub fn new(layout: Layout, sizes: Sizes, max_text: u32, length: u64) -> Self {
+    /// A message before its first byte; [`begin`](Self::begin) says how long it is.
+    pub const fn new(layout: Layout, max_text: u32) -> Self {
         Self {
             layout,
-            sizes,
+            sizes: Sizes::Unread,
             max_text,
-            state: TAG,
+            state: State::Tag,
+            varint: Varint::EMPTY,
+            left: 0,
             position: 0,
             field_start: 0,
-            frames: Frames::of_message(length),
+            frames: Frames::of_message(UNKNOWN_LENGTH),
             text: Vec::new(),
             merged: ModelSpec::EMPTY,
             seen: false,
             settled: None,
-            batch: (sizes != Sizes::Unread).then(Box::default),
-            inflated: length == UNKNOWN_LENGTH,
+            batch: None,
+            inflated: false,
             is_over: false,
         }
+    }
+
+    /// Reads these sizes on the way.
+    pub const fn read_sizes(&mut self, sizes: Sizes) {
+        self.sizes = sizes;
+    }
+
+    /// Makes place for the message that follows this one, which is over, and gives its identity as it settled.
+    pub fn restart(&mut self) -> ModelSpec {
+        self.position = 0;
+        self.seen = false;
+        self.is_over = false;
+        let merged = mem::replace(&mut self.merged, ModelSpec::EMPTY);
+        self.settled.take().and_then(|settled| settled.spec).unwrap_or(merged)
     }
 
     /// The identity as it settled, or as far as it has come.
@@ -120,6 +140,10 @@ impl Message {
         self.batch.as_ref()?.size()
     }
 
+    pub const fn layout(&self) -> Layout {
+        self.layout
+    }
+
     /// Whether its bytes are others than those of the body.
     pub const fn is_inflated(&self) -> bool {
         self.inflated
@@ -133,20 +157,34 @@ impl Message {
     /// How many of the next bytes are content that need not be read.
     pub const fn skippable(&self) -> u64 {
         match self.state {
-            State::Skip { left } => left,
+            State::Skip => self.left,
             _ => 0,
         }
     }
 
-    /// Ends a message that is empty.
-    pub fn begin(&mut self) -> Result<(), Malformed> {
-        self.close_ended()
+    /// Leaves `count` bytes of content behind if more of it follows, so that nothing ends.
+    pub const fn skip_within(&mut self, count: u64) -> bool {
+        let is_within = matches!(self.state, State::Skip) && self.left > count;
+        if is_within {
+            self.left = self.left.saturating_sub(count);
+            self.position = self.after(count);
+        }
+        is_within
+    }
+
+    /// Its length is known. An empty one ends here.
+    pub fn begin(&mut self, length: u64) -> Result<(), Malformed> {
+        self.frames.innermost.end = length;
+        self.inflated = length == UNKNOWN_LENGTH;
+        if self.sizes != Sizes::Unread {
+            self.batch = Some(Box::default());
+        }
+        if length > 0 { Ok(()) } else { self.leave_ended() }
     }
 
     /// Ends a message whose length was not known.
     pub fn end(&mut self) -> Result<(), Malformed> {
-        let between_fields = matches!(self.state, State::Tag(varint) if varint.is_empty());
-        if !between_fields || self.frames.in_group() || !self.frames.at_root() {
+        if !self.expects_tag() || self.frames.in_group() || !self.frames.at_root() {
             return Err(Malformed::Wire);
         }
         self.settle(self.position);
@@ -154,135 +192,137 @@ impl Message {
         Ok(())
     }
 
-    /// Reads the next byte, or the next bytes of content, and gives what follows. It reads nothing behind its end.
-    pub fn step<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Stop> {
-        let run = match self.state {
-            State::Skip { left } | State::Text { left, .. } => left,
-            _ => 0,
-        };
-        if run == 0 {
-            if let [tag, length, rest @ ..] = bytes
-                && self.begins_short(*tag, *length)
-            {
-                self.take_short(*tag, *length)?;
-                return Ok(rest);
+    /// Reads what is there of it, at most until its identity has settled if so asked, and gives what follows.
+    pub fn read<'a>(&mut self, mut bytes: &'a [u8], to_identity: bool) -> Result<&'a [u8], Stop> {
+        while !bytes.is_empty() && !self.is_over {
+            bytes = self.step(bytes)?;
+            if to_identity && self.has_settled() {
+                break;
             }
-            if let Some((&byte, rest)) = bytes.split_first() {
-                self.take(byte)?;
-                return Ok(rest);
+        }
+        Ok(bytes)
+    }
+
+    /// Reads the next bytes, at most a field, and gives what follows.
+    fn step<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Stop> {
+        match self.state {
+            State::Tag if self.varint.is_empty() => {
+                if let &[tag, ref after @ ..] = bytes
+                    && is_short_tag(tag)
+                    && let Some((value, length, rest)) = Varint::short(after)
+                {
+                    return self.take_head(tag, value, length.saturating_add(1), rest);
+                }
             }
-            return Ok(bytes);
+            State::Skip => return self.skip(self.left, bytes),
+            State::Text(field) => return self.take_text(field, self.left, bytes),
+            State::Tag | State::Value(_) | State::Length(_) => {}
         }
-        let run = usize::try_from(run).unwrap_or(usize::MAX).min(bytes.len());
-        let (content, rest) = bytes.split_at_checked(run).unwrap_or((bytes, &[]));
-        if matches!(self.state, State::Text { .. }) {
-            self.text.extend_from_slice(content);
+        match bytes.split_first() {
+            Some((&byte, rest)) => self.take(byte, rest),
+            None => Ok(bytes),
         }
-        self.advance(run)?;
+    }
+
+    /// What [`take`](Self::take) makes of a tag of one byte and the varint behind it, `read` bytes together.
+    fn take_head<'a>(&mut self, tag: u8, value: u64, read: u64, rest: &'a [u8]) -> Result<&'a [u8], Stop> {
+        let (number, wire_type) = (u32::from(tag >> 3), tag & 7);
+        if number == 0 {
+            return Err(Malformed::Wire.into());
+        }
+        let start = self.position;
+        self.position = self.after(read);
+        if wire_type == 2 {
+            let field = self.field(number);
+            self.settle_before(start, field);
+            return self.begin_content(field, value, rest);
+        }
+        self.settle_before(start, Field::Unknown);
+        if self.position > self.frames.innermost.end {
+            return Err(Malformed::Wire.into());
+        }
+        self.take_value(self.value(number), value.cast_signed());
+        self.end_field()?;
         Ok(rest)
     }
 
-    /// Leaves `count` bytes of content behind.
-    pub fn advance(&mut self, count: usize) -> Result<(), Malformed> {
-        let count = count as u64;
-        if let State::Skip { left } | State::Text { left, .. } = &mut self.state {
-            *left = left.saturating_sub(count);
-            self.position = self.position.saturating_add(count);
-        }
-        self.close_ended()
-    }
-
-    /// Whether a field begins here whose tag and length are a byte each, as most fields around an identity do.
-    const fn begins_short(&self, tag: u8, length: u8) -> bool {
-        let between_fields = matches!(self.state, State::Tag(varint) if varint.is_empty());
-        between_fields
-            && tag < 0x80
-            && tag & 7 == 2
-            && length < 0x80
-            && self.position < self.frames.innermost.end
-    }
-
-    /// What [`take`](Self::take) makes of the two bytes.
-    fn take_short(&mut self, tag: u8, length: u8) -> Result<(), Stop> {
-        if self.frames.at_root() {
-            self.field_start = self.position;
-        }
-        self.position = self.position.saturating_add(1);
-        self.begin_field(u64::from(tag) >> 3, 2)?;
-        if self.position >= self.frames.innermost.end {
-            return Err(Malformed::Wire.into());
-        }
-        self.position = self.position.saturating_add(1);
-        if let State::Length { field, .. } = self.state {
-            self.begin_content(field, u64::from(length))?;
-        }
-        Ok(self.close_ended()?)
-    }
-
-    fn take(&mut self, byte: u8) -> Result<(), Stop> {
+    fn take<'a>(&mut self, byte: u8, rest: &'a [u8]) -> Result<&'a [u8], Stop> {
         // Every message but the one that ends here was left, so this byte belongs to a field that runs over its end.
         if self.position >= self.frames.innermost.end {
             return Err(Malformed::Wire.into());
         }
-        if self.frames.at_root() && matches!(self.state, State::Tag(varint) if varint.is_empty()) {
+        if self.expects_tag() {
             self.field_start = self.position;
         }
-        self.position = self.position.saturating_add(1);
+        self.position = self.after(1);
         match self.state {
-            State::Tag(mut varint) => match varint.take(byte, Varint::TAG_BYTES)? {
-                None => self.state = State::Tag(varint),
-                // libprotobuf drops what does not fit into 32 bits.
-                Some(tag) => self.begin_field((tag & 0xffff_ffff) >> 3, tag & 7)?,
-            },
-            State::Value { value, mut varint } => match varint.take(byte, Varint::VALUE_BYTES)? {
-                None => self.state = State::Value { value, varint },
-                Some(number) => {
-                    self.take_value(value, number.cast_signed());
-                    self.state = self.between_fields();
+            State::Tag => {
+                if let Some(tag) = self.varint.take(byte, Varint::TAG_BYTES)? {
+                    // libprotobuf drops what does not fit into 32 bits.
+                    return self.begin_field((tag & 0xffff_ffff) >> 3, (tag & 7) as u8, rest);
                 }
-            },
-            State::Length { field, mut varint } => match varint.take(byte, Varint::LENGTH_BYTES)? {
-                None => self.state = State::Length { field, varint },
-                Some(length) => self.begin_content(field, length)?,
-            },
-            State::Text { .. } | State::Skip { .. } => {}
+            }
+            State::Value(value) => {
+                if let Some(number) = self.varint.take(byte, Varint::VALUE_BYTES)? {
+                    self.take_value(value, number.cast_signed());
+                    self.end_field()?;
+                }
+            }
+            State::Length(field) => {
+                if let Some(length) = self.varint.take(byte, Varint::LENGTH_BYTES)? {
+                    return self.begin_content(field, length, rest);
+                }
+            }
+            State::Text(_) | State::Skip => {}
         }
-        Ok(self.close_ended()?)
+        Ok(rest)
     }
 
-    fn begin_field(&mut self, number: u64, wire_type: u64) -> Result<(), Malformed> {
+    fn begin_field<'a>(&mut self, number: u64, wire_type: u8, rest: &'a [u8]) -> Result<&'a [u8], Stop> {
         let number = u32::try_from(number).map_err(|_| Malformed::Wire)?;
         if number == 0 {
-            return Err(Malformed::Wire);
+            return Err(Malformed::Wire.into());
         }
-        let kind = if self.frames.in_group() { None } else { Some(self.frames.innermost.kind) };
-        let field = kind
-            .filter(|_| wire_type == 2)
-            .map_or(Field::Unknown, |kind| schema::field(kind, self.layout, self.sizes, number));
-        if kind == Some(Kind::Root) && self.seen && !field.names_a_model() {
-            self.settle(self.field_start);
-        }
+        let field = if wire_type == 2 { self.field(number) } else { Field::Unknown };
+        self.settle_before(self.field_start, field);
         match wire_type {
-            0 => {
-                let value = kind.map_or(Value::Unknown, |kind| schema::value(kind, number));
-                self.state = State::Value { value, varint: Varint::EMPTY };
-                Ok(())
-            }
-            1 => self.begin_skip(8),
-            2 => {
-                self.state = State::Length { field, varint: Varint::EMPTY };
-                Ok(())
-            }
+            0 => self.state = State::Value(self.value(number)),
+            1 => return self.begin_skip(8, rest),
+            2 => self.state = State::Length(field),
             3 => {
-                self.state = TAG;
-                self.frames.enter_group(number)
+                self.frames.enter_group(number)?;
+                self.end_field()?;
             }
             4 => {
-                self.state = TAG;
-                self.frames.leave_group(number)
+                self.frames.leave_group(number)?;
+                self.end_field()?;
             }
-            5 => self.begin_skip(4),
-            _ => Err(Malformed::Wire),
+            5 => return self.begin_skip(4, rest),
+            _ => return Err(Malformed::Wire.into()),
+        }
+        Ok(rest)
+    }
+
+    /// What a length-delimited field is here. Inside a group nothing is known.
+    const fn field(&self, number: u32) -> Field {
+        if self.frames.in_group() {
+            return Field::Unknown;
+        }
+        schema::field(self.frames.innermost.kind, self.layout, self.sizes, number)
+    }
+
+    /// What a varint is here.
+    const fn value(&self, number: u32) -> Value {
+        if self.frames.in_group() {
+            return Value::Unknown;
+        }
+        schema::value(self.frames.innermost.kind, number)
+    }
+
+    /// The identity settles where a field begins that does not name it.
+    fn settle_before(&mut self, start: u64, field: Field) {
+        if self.seen && self.frames.at_root() && !self.frames.in_group() && !field.names_a_model() {
+            self.settle(start);
         }
     }
 
@@ -301,8 +341,8 @@ impl Message {
     /// What comes next where a field has ended.
     const fn between_fields(&self) -> State {
         match self.frames.innermost.kind {
-            Kind::PackedShape => State::Value { value: Value::Size, varint: Varint::EMPTY },
-            _ => TAG,
+            Kind::PackedShape => State::Value(Value::Size),
+            _ => State::Tag,
         }
     }
 
@@ -313,50 +353,96 @@ impl Message {
         self.layout != Layout::FirstTask || self.settled.is_none()
     }
 
-    fn begin_skip(&mut self, left: u64) -> Result<(), Malformed> {
-        self.state = State::Skip { left };
-        if self.position.saturating_add(left) > self.frames.innermost.end {
-            Err(Malformed::Wire)
-        } else {
-            Ok(())
+    fn begin_skip<'a>(&mut self, left: u64, rest: &'a [u8]) -> Result<&'a [u8], Stop> {
+        if self.after(left) > self.frames.innermost.end {
+            return Err(Malformed::Wire.into());
         }
+        self.skip(left, rest)
     }
 
-    fn begin_content(&mut self, field: Field, length: u64) -> Result<(), Stop> {
-        let end = self.position.saturating_add(length);
+    fn begin_content<'a>(&mut self, field: Field, length: u64, rest: &'a [u8]) -> Result<&'a [u8], Stop> {
+        let end = self.after(length);
         if length > MAX_LENGTH || end > self.frames.innermost.end {
             return Err(Malformed::Wire.into());
         }
-        let counts = field.names_a_model() && self.counts();
-        if counts {
-            self.keep_settled();
-        }
         match field {
-            Field::Unknown => self.state = State::Skip { left: length },
+            Field::Unknown => self.skip(length, rest),
             Field::Example => {
                 if let Some(batch) = &mut self.batch {
                     batch.example();
                 }
-                self.state = State::Skip { left: length };
+                self.skip(length, rest)
             }
-            Field::Text(_) if length > u64::from(self.max_text) => return Err(Stop::TooLong),
             Field::Text(field) => {
+                let counts = field.names_a_model() && self.counts();
+                if counts {
+                    self.keep_settled();
+                }
+                if length > u64::from(self.max_text) {
+                    return Err(Stop::TooLong);
+                }
                 self.seen |= counts;
-                self.text.clear();
-                self.state = State::Text { field, left: length };
+                self.take_text(field, length, rest)
             }
             Field::Message(kind) => {
-                if counts {
+                if kind.names_a_model() && self.counts() {
+                    self.keep_settled();
                     self.begin_counted(kind);
                 }
                 if let Some(batch) = &mut self.batch {
                     batch.enter(kind);
                 }
                 self.frames.enter(Frame { kind, end })?;
-                self.state = self.between_fields();
+                self.end_field()?;
+                Ok(rest)
             }
         }
-        Ok(())
+    }
+
+    /// Leaves behind what is there of a content of which `left` bytes are still to come, and gives what follows.
+    fn skip<'a>(&mut self, left: u64, bytes: &'a [u8]) -> Result<&'a [u8], Stop> {
+        let (content, rest) = split(bytes, left);
+        self.pass(left, content.len())?;
+        Ok(rest)
+    }
+
+    /// Leaves `count` bytes of content behind.
+    pub fn advance(&mut self, count: usize) -> Result<(), Malformed> {
+        if self.state == State::Skip { self.pass(self.left, count) } else { Ok(()) }
+    }
+
+    fn pass(&mut self, left: u64, count: usize) -> Result<(), Malformed> {
+        let count = count as u64;
+        self.position = self.after(count);
+        if count < left {
+            self.state = State::Skip;
+            self.left = left.saturating_sub(count);
+            return Ok(());
+        }
+        self.end_field()
+    }
+
+    /// Takes what is there of a text of which `left` bytes are still to come, and gives what follows.
+    fn take_text<'a>(&mut self, field: TextField, left: u64, bytes: &'a [u8]) -> Result<&'a [u8], Stop> {
+        let (content, rest) = split(bytes, left);
+        let count = content.len() as u64;
+        self.position = self.after(count);
+        if count < left {
+            self.text.extend_from_slice(content);
+            self.state = State::Text(field);
+            self.left = left.saturating_sub(count);
+            return Ok(rest);
+        }
+        let begun;
+        let text = if self.text.is_empty() {
+            content
+        } else {
+            begun = [&*mem::take(&mut self.text), content].concat();
+            &begun
+        };
+        self.end_text(field, text)?;
+        self.end_field()?;
+        Ok(rest)
     }
 
     fn begin_counted(&mut self, kind: Kind) {
@@ -377,23 +463,29 @@ impl Message {
         }
     }
 
-    /// Finishes what ends at the position: a text, a skipped field, the messages around it.
-    fn close_ended(&mut self) -> Result<(), Malformed> {
-        match self.state {
-            State::Skip { left: 0 } => self.state = TAG,
-            State::Text { field, left: 0 } => {
-                self.end_text(field)?;
-                self.state = TAG;
-            }
-            _ => {}
-        }
-        while !self.is_over && self.is_between_fields() && self.position >= self.frames.innermost.end {
+    /// What comes after a field: another one, unless the messages around it end with it.
+    fn end_field(&mut self) -> Result<(), Malformed> {
+        self.state = self.between_fields();
+        if self.position < self.frames.innermost.end { Ok(()) } else { self.leave_ended() }
+    }
+
+    /// The position behind so many more bytes. What was seen or is promised is far fewer than a position can count.
+    const fn after(&self, count: u64) -> u64 {
+        self.position.wrapping_add(count)
+    }
+
+    /// Whether the next byte is the first one of a tag.
+    const fn expects_tag(&self) -> bool {
+        matches!(self.state, State::Tag) && self.varint.is_empty()
+    }
+
+    /// Leaves the messages that end at the position, which is between fields.
+    fn leave_ended(&mut self) -> Result<(), Malformed> {
+        while self.position >= self.frames.innermost.end {
             if self.frames.in_group() {
                 return Err(Malformed::Wire);
             }
             let left = self.frames.innermost.kind;
-            self.frames.leave();
-            self.state = TAG;
             if let Some(batch) = &mut self.batch {
                 batch.leave(left);
             }
@@ -401,27 +493,19 @@ impl Message {
                 Kind::Root => {
                     self.settle(self.position);
                     self.is_over = true;
+                    return Ok(());
                 }
                 Kind::Task => self.settle(self.position),
                 _ => {}
             }
+            self.frames.leave();
+            self.state = State::Tag;
         }
         Ok(())
     }
 
-    /// Whether the position is where a field, or a number of a packed one, may begin or the message may end.
-    const fn is_between_fields(&self) -> bool {
-        match self.state {
-            State::Tag(varint) => varint.is_empty(),
-            State::Value { varint, .. } => {
-                varint.is_empty() && matches!(self.frames.innermost.kind, Kind::PackedShape)
-            }
-            _ => false,
-        }
-    }
-
-    fn end_text(&mut self, field: TextField) -> Result<(), Malformed> {
-        let text = String::from_utf8(mem::take(&mut self.text)).map_err(|_| Malformed::Utf8)?;
+    fn end_text(&mut self, field: TextField, text: &[u8]) -> Result<(), Malformed> {
+        let text = str::from_utf8(text).map_err(|_| Malformed::Utf8)?.to_owned();
         match field {
             TextField::Input => {
                 if let Some(batch) = &mut self.batch {
@@ -443,4 +527,14 @@ impl Message {
             self.settled = Some(Settled { at, spec: None });
         }
     }
+}
+
+/// Whether a tag is whole in one byte, and a varint follows it: a number or a length.
+const fn is_short_tag(tag: u8) -> bool {
+    tag < 0x80 && matches!(tag & 7, 0 | 2)
+}
+
+/// What is there of the next `length` bytes, and what follows.
+fn split(bytes: &[u8], length: u64) -> (&[u8], &[u8]) {
+    usize::try_from(length).ok().and_then(|length| bytes.split_at_checked(length)).unwrap_or((bytes, &[]))
 }

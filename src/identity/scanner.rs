@@ -25,16 +25,12 @@ pub enum Until {
 /// Reads the body of a gRPC request in pieces of any size.
 #[derive(Clone, Debug)]
 pub struct Scanner {
-    layout: Layout,
     rpc: Rpc,
-    sizes: Sizes,
-    max_text: u32,
     compression: Compression,
     state: State,
-    /// The current message, or the last one; none before the first.
-    message: Option<Message>,
-    /// Whether the current message is not the first, so that the identity that counts is known.
-    later: bool,
+    /// The current message, or the last one, or the first before it has begun.
+    message: Message,
+    begun: Begun,
     /// What was decided on before the current message: by the headers, or by a stream's first message.
     decided: Option<Decided>,
     rewritten: bool,
@@ -44,6 +40,15 @@ pub struct Scanner {
     examples_before: u64,
     bytes: u64,
     message_bytes: u64,
+}
+
+/// Which of a call's messages is the current one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begun {
+    None,
+    First,
+    /// Not the first, so that the identity that counts is known.
+    Later,
 }
 
 #[derive(Clone, Debug)]
@@ -88,21 +93,19 @@ impl From<Refused> for Inflated {
     }
 }
 
-static NONE: ModelSpec = ModelSpec::EMPTY;
+/// The compression flag and the length.
+const PREFIX_BYTES: usize = 5;
 const PREFIX: State = State::Prefix { have: 0, flag: 0, length: 0 };
 
 impl Scanner {
     /// `max_text` bounds a name, label or signature, in bytes. Compressed messages are unreadable.
     pub const fn new(layout: Layout, rpc: Rpc, max_text: u32) -> Self {
         Self {
-            layout,
             rpc,
-            sizes: Sizes::Unread,
-            max_text,
             compression: Compression::Unread(Unreadable::Encoding),
             state: PREFIX,
-            message: None,
-            later: false,
+            message: Message::new(layout, max_text),
+            begun: Begun::None,
             decided: None,
             rewritten: false,
             contradicted: false,
@@ -120,24 +123,28 @@ impl Scanner {
 
     /// Which sizes to read on the way; without it none are.
     #[must_use]
-    pub fn with_sizes(self, sizes: Sizes) -> Self {
-        Self { sizes, ..self }
+    pub fn with_sizes(mut self, sizes: Sizes) -> Self {
+        self.message.read_sizes(sizes);
+        self
     }
 
     /// The size of the current message's batch, as far as it was read: the leading dimension of its inputs, the
     /// largest where they differ.
     pub fn batch(&self) -> Option<i64> {
-        self.message.as_ref()?.batch()
+        self.message.batch()
     }
 
     /// The examples in all messages so far. A message that is not known to have more counts as one.
     pub fn examples(&self) -> u64 {
-        self.message.as_ref().map_or(0, |message| self.examples_before.saturating_add(examples(message)))
+        match self.begun {
+            Begun::None => 0,
+            Begun::First | Begun::Later => self.examples_before.saturating_add(examples(&self.message)),
+        }
     }
 
     /// The examples and the bytes of the current message.
     pub fn sizes(&self) -> (u64, u64) {
-        (self.message.as_ref().map_or(1, examples), self.message_bytes)
+        (examples(&self.message), self.message_bytes)
     }
 
     /// The bytes of all messages that have begun, compressed where they are.
@@ -149,8 +156,11 @@ impl Scanner {
         if let Some(why) = self.unreadable {
             return Progress::Unreadable(why);
         }
-        let settled = self.later || self.message.as_ref().is_some_and(Message::has_settled);
-        if settled { Progress::Settled } else { Progress::Reading }
+        if self.begun == Begun::Later || self.message.has_settled() {
+            Progress::Settled
+        } else {
+            Progress::Reading
+        }
     }
 
     /// The identity that counts: the headers', a stream's first message's, or else the one that settled first.
@@ -159,13 +169,13 @@ impl Scanner {
     pub fn spec(&self) -> &ModelSpec {
         match &self.decided {
             Some(Decided::ByHeaders(spec) | Decided::ByFirstMessage(spec)) => spec,
-            None => self.message.as_ref().map_or(&NONE, Message::spec),
+            None => self.message.spec(),
         }
     }
 
     /// The identity of the current message, merged so far as libprotobuf merges it.
-    pub fn merged(&self) -> &ModelSpec {
-        self.message.as_ref().map_or(&NONE, Message::merged)
+    pub const fn merged(&self) -> &ModelSpec {
+        self.message.merged()
     }
 
     /// Takes what the headers said for the identity that counts.
@@ -176,10 +186,9 @@ impl Scanner {
     /// Where a field that names another identity takes effect, in bytes behind the prefix of the message, if it can.
     pub fn splice_point(&self) -> Option<(Layout, usize)> {
         let plain = matches!(self.state, State::Message | State::Prefix { .. });
-        let possible = plain && self.rpc == Rpc::Unary && self.layout != Layout::FirstTask;
-        let message = self.message.as_ref().filter(|message| possible && !message.is_inflated())?;
-        let at = message.settled_at()?;
-        Some((self.layout, usize::try_from(at).ok()?))
+        let possible = plain && self.rpc == Rpc::Unary && self.message.layout() != Layout::FirstTask;
+        let at = self.message.settled_at().filter(|_| possible && !self.message.is_inflated())?;
+        Some((self.message.layout(), usize::try_from(at).ok()?))
     }
 
     /// The identity was rewritten, so that a later field that names one, even the same, would undo it: it contradicts.
@@ -233,21 +242,18 @@ impl Scanner {
     }
 
     /// Leaves `length` bytes behind if nothing but content is among them and more of it follows.
-    pub fn skip_content(&mut self, length: usize) -> bool {
-        let (State::Message, Some(message)) = (&self.state, &mut self.message) else {
-            return false;
-        };
-        message.skippable() > length as u64 && message.advance(length).is_ok()
+    pub const fn skip_content(&mut self, length: usize) -> bool {
+        matches!(self.state, State::Message) && self.message.skip_within(length as u64)
     }
 
     /// Leaves at most `most` bytes of content behind, and says how many.
     fn skip(&mut self, most: usize) -> Result<usize, Malformed> {
-        let (State::Message, Some(message)) = (&self.state, &mut self.message) else {
+        if !matches!(self.state, State::Message) {
             return Ok(0);
-        };
-        let skip = usize::try_from(message.skippable()).unwrap_or(usize::MAX).min(most);
+        }
+        let skip = usize::try_from(self.message.skippable()).unwrap_or(usize::MAX).min(most);
         if skip > 0 {
-            message.advance(skip)?;
+            self.message.advance(skip)?;
             self.watch();
         }
         Ok(skip)
@@ -259,17 +265,11 @@ impl Scanner {
     ///
     /// The first thing that the server would refuse.
     pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Malformed> {
-        while let Some((&byte, rest)) = bytes.split_first() {
-            bytes = match std::mem::replace(&mut self.state, State::Opaque) {
-                State::Prefix { have, flag, length } => {
-                    self.take_prefix(have, flag, length, byte)?;
-                    rest
-                }
-                State::Message => {
-                    self.state = State::Message;
-                    self.read_message(bytes)?
-                }
-                State::Compressed(inflating) => self.read_compressed(inflating, bytes)?,
+        while !bytes.is_empty() {
+            bytes = match self.state {
+                State::Prefix { have, flag, length } => self.read_prefix(have, flag, length, bytes)?,
+                State::Message => self.read_message(bytes)?,
+                State::Compressed(_) => self.read_compressed(bytes)?,
                 State::Opaque => return Ok(()),
             };
         }
@@ -288,30 +288,57 @@ impl Scanner {
         }
     }
 
-    fn take_prefix(&mut self, have: u8, flag: u8, length: u32, byte: u8) -> Result<(), Malformed> {
-        if have == 0 {
-            if self.message.is_some() && self.rpc == Rpc::Unary {
-                return Err(Malformed::SecondMessage);
-            }
-            if byte > 1 {
-                return Err(Malformed::Flag);
-            }
-            self.state = State::Prefix { have: 1, flag: byte, length };
-            return Ok(());
+    /// Reads the prefix of a message, of which `have` bytes were read, and gives what follows it.
+    fn read_prefix<'a>(
+        &mut self,
+        mut have: u8,
+        mut flag: u8,
+        mut length: u32,
+        bytes: &'a [u8],
+    ) -> Result<&'a [u8], Malformed> {
+        if have == 0
+            && let Some((&[first, ref of_length @ ..], rest)) = bytes.split_first_chunk::<PREFIX_BYTES>()
+        {
+            self.check_flag(first)?;
+            self.begin_message(first, u32::from_be_bytes(*of_length))?;
+            return Ok(rest);
         }
-        let length = (length << 8) | u32::from(byte);
-        if have < 4 {
-            self.state = State::Prefix { have: have.saturating_add(1), flag, length };
-            return Ok(());
+        let mut rest = bytes;
+        while let Some((&byte, after)) = rest.split_first() {
+            rest = after;
+            if have == 0 {
+                self.check_flag(byte)?;
+                flag = byte;
+            } else {
+                length = (length << 8) | u32::from(byte);
+            }
+            have = have.saturating_add(1);
+            if have > 4 {
+                self.begin_message(flag, length)?;
+                return Ok(rest);
+            }
         }
+        self.state = State::Prefix { have, flag, length };
+        Ok(rest)
+    }
+
+    const fn check_flag(&self, flag: u8) -> Result<(), Malformed> {
+        if !matches!(self.begun, Begun::None) && matches!(self.rpc, Rpc::Unary) {
+            Err(Malformed::SecondMessage)
+        } else if flag > 1 {
+            Err(Malformed::Flag)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn begin_message(&mut self, flag: u8, length: u32) -> Result<(), Malformed> {
         self.message_bytes = u64::from(length);
         self.bytes = self.bytes.saturating_add(self.message_bytes);
         if flag == 0 {
-            self.begin_message(u64::from(length));
+            self.follow_last();
             self.state = State::Message;
-            if let Some(message) = &mut self.message {
-                message.begin()?;
-            }
+            self.message.begin(u64::from(length))?;
             self.watch();
             return Ok(());
         }
@@ -320,7 +347,8 @@ impl Scanner {
             // No compressed stream is empty.
             Compression::Inflated { .. } if length == 0 => self.give_up(Unreadable::Corrupt),
             Compression::Inflated { encoding, most, .. } => {
-                self.begin_message(UNKNOWN_LENGTH);
+                self.follow_last();
+                self.message.begin(UNKNOWN_LENGTH)?;
                 let inflater = Inflater::new(encoding, length, most);
                 self.state = State::Compressed(Box::new(Inflating { inflater, left: length }));
             }
@@ -328,62 +356,57 @@ impl Scanner {
         Ok(())
     }
 
-    fn begin_message(&mut self, length: u64) {
-        if let Some(before) = &self.message {
-            self.later = true;
-            self.examples_before = self.examples_before.saturating_add(examples(before));
-            self.decided.get_or_insert_with(|| Decided::ByFirstMessage(before.spec().clone()));
-        }
-        self.message = Some(Message::new(self.layout, self.sizes, self.max_text, length));
+    /// Makes place for a message behind the last one, if there was any.
+    fn follow_last(&mut self) {
+        self.begun = match self.begun {
+            Begun::None => Begun::First,
+            Begun::First | Begun::Later => {
+                self.leave_last();
+                Begun::Later
+            }
+        };
+    }
+
+    fn leave_last(&mut self) {
+        self.examples_before = self.examples_before.saturating_add(examples(&self.message));
+        let before = self.message.restart();
+        self.decided.get_or_insert(Decided::ByFirstMessage(before));
     }
 
     fn read_message<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Malformed> {
-        let Some(message) = &mut self.message else {
-            return Ok(&[]);
-        };
-        let mut rest = bytes;
-        while !rest.is_empty() && !message.is_over() {
-            rest = match message.step(rest) {
-                Ok(rest) => rest,
-                Err(Stop::Malformed(malformed)) => return Err(malformed),
-                Err(Stop::TooLong) => {
-                    self.give_up(Unreadable::TooLong);
-                    return Ok(&[]);
-                }
-            };
+        match self.message.read(bytes, false) {
+            Ok(rest) => {
+                self.watch();
+                Ok(rest)
+            }
+            Err(Stop::Malformed(malformed)) => Err(malformed),
+            Err(Stop::TooLong) => {
+                self.give_up(Unreadable::TooLong);
+                Ok(&[])
+            }
         }
-        self.watch();
-        Ok(rest)
     }
 
     /// Reads the next bytes of a compressed message, and gives what follows the message.
-    fn read_compressed<'a>(
-        &mut self,
-        mut inflating: Box<Inflating>,
-        bytes: &'a [u8],
-    ) -> Result<&'a [u8], Malformed> {
-        let Some(message) = &mut self.message else {
+    fn read_compressed<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Malformed> {
+        let State::Compressed(inflating) = &mut self.state else {
             return Ok(&[]);
         };
+        let message = &mut self.message;
         let length = usize::try_from(inflating.left).unwrap_or(usize::MAX).min(bytes.len());
         let (part, rest) = bytes.split_at_checked(length).unwrap_or((bytes, &[]));
         inflating.left = inflating.left.saturating_sub(u32::try_from(length).unwrap_or(u32::MAX));
         let to_identity = matches!(self.compression, Compression::Inflated { until: Until::Identity, .. });
-        let fed = inflating.inflater.feed(part, |mut plain| {
-            while !plain.is_empty() {
-                plain = message.step(plain).map_err(Inflated::Stopped)?;
-                if to_identity && message.has_settled() {
-                    return Err(Inflated::Enough);
-                }
-            }
-            Ok(())
+        let fed = inflating.inflater.feed(part, |plain| {
+            message.read(plain, to_identity).map_err(Inflated::Stopped)?;
+            if to_identity && message.has_settled() { Err(Inflated::Enough) } else { Ok(()) }
         });
         match fed {
             Err(Inflated::Enough) => self.state = State::Opaque,
             Err(Inflated::Stopped(Stop::Malformed(malformed))) => return Err(malformed),
             Err(Inflated::Stopped(Stop::TooLong)) => self.give_up(Unreadable::TooLong),
             Err(Inflated::Refused(Refused::TooLarge)) => self.give_up(Unreadable::TooLarge),
-            Ok(()) if inflating.left > 0 => self.state = State::Compressed(inflating),
+            Ok(()) if inflating.left > 0 => {}
             Ok(()) if inflating.inflater.is_done() => {
                 message.end()?;
                 self.state = State::Message;
@@ -396,21 +419,23 @@ impl Scanner {
 
     /// Looks whether the message has ended, and whether it contradicts what counts.
     fn watch(&mut self) {
-        let Some(message) = &self.message else {
-            return;
-        };
-        self.contradicted |= self.rewritten && message.named_again();
-        if !message.is_over() || !matches!(self.state, State::Message) {
-            return;
+        if self.rewritten && self.message.named_again() {
+            self.contradicted = true;
         }
-        let merged = message.merged();
-        let same = match &self.decided {
+        if self.message.is_over() && matches!(self.state, State::Message) {
+            self.contradicted |= !self.agrees();
+            self.state = PREFIX;
+        }
+    }
+
+    /// Whether the message that has ended names what counts.
+    fn agrees(&self) -> bool {
+        let merged = self.message.merged();
+        match &self.decided {
             Some(Decided::ByHeaders(spec)) => spec.same_model(merged),
             Some(Decided::ByFirstMessage(spec)) => spec == merged,
-            None => !message.named_again() || message.spec() == merged,
-        };
-        self.contradicted |= !same;
-        self.state = PREFIX;
+            None => !self.message.named_again() || self.message.spec() == merged,
+        }
     }
 
     /// Reads nothing more.

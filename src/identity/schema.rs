@@ -56,11 +56,17 @@ pub enum TextField {
     Input,
 }
 
+impl TextField {
+    pub const fn names_a_model(self) -> bool {
+        !matches!(self, Self::Input)
+    }
+}
+
 impl Field {
     pub const fn names_a_model(self) -> bool {
         match self {
             Self::Message(kind) => kind.names_a_model(),
-            Self::Text(text) => !matches!(text, TextField::Input),
+            Self::Text(text) => text.names_a_model(),
             Self::Example | Self::Unknown => false,
         }
     }

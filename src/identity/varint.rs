@@ -2,7 +2,7 @@
 
 use super::Malformed;
 
-/// A varint of which some bytes were read.
+/// A varint of which some bytes were read, or the place for the next one.
 #[derive(Clone, Copy, Debug)]
 pub struct Varint {
     value: u64,
@@ -19,7 +19,21 @@ impl Varint {
         self.bytes == 0
     }
 
-    /// Takes the next byte and gives the value when it was the last one.
+    /// The value and the length of a varint of at most three bytes that lies whole in `bytes`, and what follows it.
+    ///
+    /// No limit is reached within three bytes.
+    pub const fn short(bytes: &[u8]) -> Option<(u64, u64, &[u8])> {
+        Some(match *bytes {
+            [a @ ..0x80, ref rest @ ..] => (a as u64, 1, rest),
+            [a, b @ ..0x80, ref rest @ ..] => ((a & 0x7f) as u64 | (b as u64) << 7, 2, rest),
+            [a, b, c @ ..0x80, ref rest @ ..] => {
+                ((a & 0x7f) as u64 | ((b & 0x7f) as u64) << 7 | (c as u64) << 14, 3, rest)
+            }
+            _ => return None,
+        })
+    }
+
+    /// Takes the next byte and gives the value when it was the last one, to begin anew.
     ///
     /// Bits that do not fit into 64 are dropped, as libprotobuf does.
     pub fn take(&mut self, byte: u8, most: u8) -> Result<Option<u64>, Malformed> {
@@ -27,7 +41,7 @@ impl Varint {
         self.value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
         self.bytes = self.bytes.saturating_add(1);
         if byte < 0x80 {
-            Ok(Some(self.value))
+            Ok(Some(std::mem::replace(self, Self::EMPTY).value))
         } else if self.bytes < most {
             Ok(None)
         } else {
