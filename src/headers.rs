@@ -6,6 +6,7 @@
 //! Values are bytes: Envoy lets through what is not UTF-8.
 
 use std::borrow::Cow;
+use std::slice;
 
 /// A header map. Names are in lower case, as HTTP/2 and Envoy have them.
 #[derive(Clone, Debug, Default)]
@@ -52,42 +53,79 @@ impl Headers {
 
     /// The first value of `name`.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        let (mut lengths, mut data) = self.parts();
-        // Most names differ by their lengths alone.
-        while let Some((both, rest)) = lengths.split_first_chunk() {
-            let (key, value) = two_numbers(*both);
-            let value_at = key.saturating_add(1);
-            let end = value_at.saturating_add(value);
-            if key == name.len() && data.get(..key)? == name.as_bytes() {
-                return data.get(value_at..end);
-            }
-            (lengths, data) = (rest, data.get(end.saturating_add(1)..)?);
-        }
-        None
+        self.all(name).next()
     }
 
     /// Every value of `name`, in order.
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter().filter(move |(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
+    pub fn all<'h, 'n>(&'h self, name: &'n str) -> Named<'h, 'n> {
+        let (lengths, data) = self.parts();
+        let (lengths, _) = lengths.as_chunks();
+        Named { name: name.as_bytes(), lengths: lengths.iter(), passed: 0, data }
     }
 
     /// The values of `name` joined by commas, as RFC 9110 section 5.2 reads repeated headers.
     pub fn joined(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-        let mut answer: Option<Cow<'_, [u8]>> = None;
-        for (key, value) in self {
-            if key == name.as_bytes() {
-                match &mut answer {
-                    None => answer = Some(Cow::Borrowed(value)),
-                    Some(joined) => {
-                        let joined = joined.to_mut();
-                        joined.push(b',');
-                        joined.extend_from_slice(value);
-                    }
+        let mut values = self.all(name);
+        let mut answer = Cow::Borrowed(values.next()?);
+        for value in values {
+            let joined = answer.to_mut();
+            joined.push(b',');
+            joined.extend_from_slice(value);
+        }
+        Some(answer)
+    }
+}
+
+/// The iterator over the values of one name.
+#[derive(Clone, Debug)]
+pub struct Named<'h, 'n> {
+    name: &'n [u8],
+    lengths: slice::Iter<'h, [u8; LENGTHS]>,
+    /// The lengths of all pairs that were passed, with their zero bytes: of the names in the lower half, of the values
+    /// in the upper one. They stand like that in the map, so one addition passes a pair.
+    passed: u64,
+    data: &'h [u8],
+}
+
+impl<'h> Iterator for Named<'h, '_> {
+    type Item = &'h [u8];
+
+    fn next(&mut self) -> Option<Self::Item> {
+        const ZEROS: u64 = 1 << u32::BITS | 1;
+        // Most names differ by their lengths alone.
+        for both in &mut self.lengths {
+            let start = self.passed;
+            let both = u64::from_le_bytes(*both);
+            self.passed = start.wrapping_add(both).wrapping_add(ZEROS);
+            let (key, value) = halves(both);
+            if key != self.name.len() {
+                continue;
+            }
+            let (names, values) = halves(start);
+            let at = names.wrapping_add(values);
+            let value_at = at.saturating_add(key).saturating_add(1);
+            let Some(found) = self.data.get(at..).and_then(|rest| rest.get(..key)) else { break };
+            if is_same(found, self.name) {
+                let value = self.data.get(value_at..value_at.saturating_add(value));
+                if value.is_none() {
+                    break;
                 }
+                return value;
             }
         }
-        answer
+        self.lengths = [].iter();
+        None
     }
+}
+
+/// Whether two names are the same. They are short, and a call for the comparison costs more than it.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let ((words, rest), (other_words, other_rest)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
+    let words = words.iter().zip(other_words);
+    let rest = rest.iter().zip(other_rest);
+    one.len() == other.len()
+        && words.map(|(a, b)| (u64::from_le_bytes(*a), u64::from_le_bytes(*b))).all(|(a, b)| a == b)
+        && rest.into_iter().all(|(a, b)| a == b)
 }
 
 impl<'a> IntoIterator for &'a Headers {
@@ -112,7 +150,7 @@ impl<'a> Iterator for Pairs<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let (both, rest) = self.lengths.split_first_chunk()?;
         self.lengths = rest;
-        let (name, value) = two_numbers(*both);
+        let (name, value) = halves(u64::from_le_bytes(*both));
         Some((self.piece(name)?, self.piece(value)?))
     }
 }
@@ -130,10 +168,10 @@ fn number(bytes: [u8; NUMBER]) -> usize {
     usize::try_from(u32::from_le_bytes(bytes)).unwrap_or(usize::MAX)
 }
 
-fn two_numbers(bytes: [u8; LENGTHS]) -> (usize, usize) {
-    let both = u64::from_le_bytes(bytes);
+/// The lower and the upper 32 bits.
+fn halves(both: u64) -> (usize, usize) {
     let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    (number(both & u64::from(u32::MAX)), number(both >> 32))
+    (number(both & u64::from(u32::MAX)), number(both >> u32::BITS))
 }
 
 /// The host's form of a header map, for what the filter hands over.

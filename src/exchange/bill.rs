@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::World;
-use crate::key::{Caller, Key};
+use crate::key::{self, Caller};
 use crate::matching::Subject;
 use crate::policy::{Limit, Model};
 use crate::rate_limit::{Admission, Cost, LimitId, Refusal, Spend, Why};
@@ -75,7 +75,7 @@ impl Bill {
         for limit in model.map_or(&[][..], |model| &model.rate_limits).iter().chain(top) {
             if limit.matcher.holds(subject) {
                 if !limit.by.is_empty() {
-                    self.keys.extend_from_slice(Key::read(&limit.by, caller).bytes());
+                    key::read(&limit.by, caller, &mut self.keys);
                 }
                 self.items.push(Item { limit: limit.id, cost: limit.rate.cost, key_end: self.keys.len() });
             }

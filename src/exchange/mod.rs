@@ -62,8 +62,9 @@ pub struct Local {
     pub rng: Rng,
     pub limits: Limiter,
     pub health: Health,
-    /// Kept for its memory.
+    /// Kept for its memory, like `key`.
     bill: Bill,
+    key: Vec<u8>,
 }
 
 impl Local {
@@ -78,7 +79,7 @@ impl Local {
             let scope = model.and_then(|id| policy.models.get(id.0 as usize)).map(|model| &*model.name);
             limits.add(scope, &limit.rate, !limit.by.is_empty());
         }
-        Self { holds: Holds::default(), rng, limits, health, bill: Bill::default() }
+        Self { holds: Holds::default(), rng, limits, health, bill: Bill::default(), key: Vec::new() }
     }
 }
 
@@ -538,6 +539,7 @@ fn sent(world: &World<'_>, request: Request<'_>, decision: Decision) -> Option<S
     let targets = world.policy.models.get(model.0 as usize).map(|model| &model.targets);
     let rewrite = targets.and_then(|targets| targets.get(usize::from(target.0))?.rewrite.as_ref());
     let rewritten = rewrite.is_some_and(|rewrite| rewrite.asked.is_some());
+    let deadline = if is_watched { request.headers.get("grpc-timeout") } else { None };
     Some(Sent {
         model,
         route,
@@ -545,7 +547,7 @@ fn sent(world: &World<'_>, request: Request<'_>, decision: Decision) -> Option<S
         at: world.now,
         probe: decision.probe,
         chosen_by_configuration: rewritten || request.spec.asked == Asked::Latest,
-        deadline: request.headers.get("grpc-timeout").filter(|_| is_watched).and_then(grpc_timeout),
+        deadline: deadline.and_then(grpc_timeout),
         streams: matches!(request.method, Method::ModelStreamInfer | Method::GenerateStream),
         is_watched,
     })
