@@ -27,7 +27,13 @@ impl Instant {
     /// How long ago `earlier` was; zero when it has not come yet.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+        Duration::from_nanos(self.nanos_since(earlier))
+    }
+
+    /// The same in nanoseconds, for what is compared with so many on every request: to make a [`Duration`] takes
+    /// divisions.
+    pub const fn nanos_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
     }
 }
 

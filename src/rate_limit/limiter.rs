@@ -124,6 +124,19 @@ enum Paid {
     Not,
 }
 
+impl Pending {
+    const fn of(spend: &Spend<'_>) -> Self {
+        Self {
+            limit: spend.limit,
+            fingerprint: 0,
+            reach: Reach::AllWorkers,
+            account: AccountAt::Limit,
+            cost: spend.cost,
+            paid: Paid::NotYet,
+        }
+    }
+}
+
 impl Limiter {
     /// A limiter without limits. `random` must be different in each process and hard to guess: it keys the
     /// hash that assigns keys to slots, unless another worker's does.
@@ -171,6 +184,9 @@ impl Limiter {
         let enforced = self.spend(occasion, spends, Mode::Enforce, &mut pending);
         if enforced.is_ok() {
             for shadow in spends {
+                if self.mode(shadow.limit) != Some(Mode::Shadow) {
+                    continue;
+                }
                 if self.spend(occasion, std::slice::from_ref(shadow), Mode::Shadow, &mut pending).is_err() {
                     self.count(shadow.limit, |counts| &mut counts.shadow_refused);
                 }
@@ -190,8 +206,12 @@ impl Limiter {
     ) -> Result<(), Refusal> {
         pending.clear();
         for spend in spends {
-            if self.limits.get(spend.limit.0 as usize).is_some_and(|limit| limit.mode == mode) {
-                pending.push(self.look(occasion, *spend)?);
+            if self.mode(spend.limit) == Some(mode) {
+                // It is large, so it is made where it stays.
+                pending.push(Pending::of(spend));
+                if let Some(next) = pending.last_mut() {
+                    self.look(occasion, spend.key, next)?;
+                }
             }
         }
         for place in 0..pending.len() {
@@ -211,31 +231,25 @@ impl Limiter {
         Ok(())
     }
 
+    fn mode(&self, limit: LimitId) -> Option<Mode> {
+        self.limits.get(limit.0 as usize).map(|limit| limit.mode)
+    }
+
     /// What this worker knows without asking: that it has a lease, that the bucket is empty, or nothing.
-    fn look(&mut self, occasion: Occasion<'_>, spend: Spend<'_>) -> Result<Pending, Refusal> {
-        let Spend { limit: id, key, cost } = spend;
+    fn look(&mut self, occasion: Occasion<'_>, key: &[u8], pending: &mut Pending) -> Result<(), Refusal> {
         let now = occasion.now;
-        let is_keyed =
-            self.limits.get(id.0 as usize).is_some_and(|it| matches!(it.buckets, Buckets::Slots { .. }));
-        let mut pending = Pending {
-            limit: id,
-            fingerprint: 0,
-            reach: Reach::AllWorkers,
-            account: AccountAt::Limit,
-            cost,
-            paid: Paid::NotYet,
-        };
-        if is_keyed {
+        let Pending { limit: LimitId(id), cost, .. } = *pending;
+        let Some(limit) = self.limits.get_mut(id as usize) else { return Ok(()) };
+        if matches!(limit.buckets, Buckets::Slots { .. }) {
             (pending.fingerprint, pending.reach) =
                 self.secret.fingerprint(&self.arena, occasion.store, now, key);
-            let holder = Holder { limit: id.0, fingerprint: pending.fingerprint };
+            let holder = Holder { limit: id, fingerprint: pending.fingerprint };
             pending.account =
                 self.accounts.find(holder, self.admissions).map_or(AccountAt::Nowhere, AccountAt::Key);
         }
-        let Some(limit) = self.limits.get_mut(id.0 as usize) else { return Ok(pending) };
         let gcra = limit.gcra;
         if gcra.burst() < cost {
-            return Err(refusal(&pending, limit, Refused::NeverSatisfiable, Tat::default(), now));
+            return Err(refusal(pending, limit, Refused::NeverSatisfiable, Tat::default(), now));
         }
         if let Some(account) = account(limit, &mut self.accounts, pending.account) {
             account.ask(cost, now);
@@ -244,13 +258,13 @@ impl Limiter {
                 pending.paid = Paid::ByLease;
             } else if let Some(why) = account.refuses(&gcra, need, now) {
                 let tat = account.tat();
-                return Err(refusal(&pending, limit, why, tat, now));
+                return Err(refusal(pending, limit, why, tat, now));
             }
         }
         if cost == 0 {
             pending.paid = Paid::Not;
         }
-        Ok(pending)
+        Ok(())
     }
 
     /// Makes the debit of one limit, a lease where it is worth one.
