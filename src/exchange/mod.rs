@@ -32,7 +32,7 @@ use crate::rate_limit::Limiter;
 use crate::rng::Rng;
 use crate::units::{Asked, Instant, ModelId, RouteId, TargetId};
 use crate::verdict::{LocalReply, Protocol, Reason, Verdict};
-use bill::{Bill, Extent, Shown};
+use bill::{Bill, Extent, Shown, Till};
 use decide::{Destination, Request, decide};
 use identity::{compression, spec_of_headers};
 
@@ -478,7 +478,9 @@ impl Exchange {
     /// Spends what the body has shown of the request since the last time.
     fn settle(&mut self, world: &mut World<'_>, shown: Shown) -> Result<(), Verdict> {
         let Some(mut bill) = self.bill.take() else { return Ok(()) };
-        bill.settle(world, shown).map_err(|reply| self.reply(reply))?;
+        let World { policy, host, now, .. } = *world;
+        let till = Till { limits: &mut world.local.limits, policy, host, now };
+        bill.settle(till, shown).map_err(|reply| self.reply(reply))?;
         self.bill = Some(bill);
         Ok(())
     }

@@ -15,6 +15,7 @@ use super::{OnError, RateLimit};
 use crate::arena::Arena;
 use crate::store::SharedStore;
 use crate::units::{Instant, Mode};
+use std::borrow::Borrow;
 use std::time::Duration;
 
 /// Entries that one tick looks at. With a tick every 100 ms, all that an arena has are looked at every 26
@@ -171,24 +172,36 @@ impl Limiter {
     ///
     /// The law of a limit holds for the moments `now` of its decisions. `clock` is read only to undo a debit.
     /// Limits in shadow mode are asked last, each for itself, and only counted.
-    pub fn admit(
+    pub fn admit<'k>(
         &mut self,
         store: &dyn SharedStore,
         now: Instant,
         clock: &dyn Fn() -> Instant,
-        spends: &[Spend<'_>],
+        spends: impl IntoIterator<Item: Borrow<Spend<'k>>, IntoIter: Clone>,
     ) -> Admission {
         self.admissions = self.admissions.saturating_add(1);
+        let (spends, occasion) = (spends.into_iter(), Occasion { store, now, clock });
         let mut pending = std::mem::take(&mut self.pending);
-        let occasion = Occasion { store, now, clock };
-        let enforced = self.spend(occasion, spends, Mode::Enforce, &mut pending);
-        if enforced.is_ok() {
-            for shadow in spends {
-                if self.mode(shadow.limit) != Some(Mode::Shadow) {
-                    continue;
-                }
-                if self.spend(occasion, std::slice::from_ref(shadow), Mode::Shadow, &mut pending).is_err() {
-                    self.count(shadow.limit, |counts| &mut counts.shadow_refused);
+        pending.clear();
+        let mut has_shadows = false;
+        let looked = spends.clone().try_for_each(|spend| match self.mode(spend.borrow().limit) {
+            Some(Mode::Enforce) => self.look(occasion, spend.borrow(), &mut pending),
+            Some(Mode::Shadow) => {
+                has_shadows = true;
+                Ok(())
+            }
+            None => Ok(()),
+        });
+        let enforced = looked.and_then(|()| self.pay(occasion, &mut pending));
+        if enforced.is_ok() && has_shadows {
+            for spend in spends {
+                let spend = spend.borrow();
+                if self.mode(spend.limit) == Some(Mode::Shadow) {
+                    pending.clear();
+                    let looked = self.look(occasion, spend, &mut pending);
+                    if looked.and_then(|()| self.pay(occasion, &mut pending)).is_err() {
+                        self.count(spend.limit, |counts| &mut counts.shadow_refused);
+                    }
                 }
             }
         }
@@ -196,24 +209,8 @@ impl Limiter {
         enforced.map_or_else(Admission::Refused, |()| Admission::Admitted)
     }
 
-    /// Spends all of `spends` whose limits have this mode, or nothing.
-    fn spend(
-        &mut self,
-        occasion: Occasion<'_>,
-        spends: &[Spend<'_>],
-        mode: Mode,
-        pending: &mut Vec<Pending>,
-    ) -> Result<(), Refusal> {
-        pending.clear();
-        for spend in spends {
-            if self.mode(spend.limit) == Some(mode) {
-                // It is large, so it is made where it stays.
-                pending.push(Pending::of(spend));
-                if let Some(next) = pending.last_mut() {
-                    self.look(occasion, spend.key, next)?;
-                }
-            }
-        }
+    /// Debits what no lease pays, and takes the rest out of the leases.
+    fn pay(&mut self, occasion: Occasion<'_>, pending: &mut [Pending]) -> Result<(), Refusal> {
         for place in 0..pending.len() {
             let Some(next) = pending.get_mut(place).filter(|next| matches!(next.paid, Paid::NotYet)) else {
                 continue;
@@ -236,10 +233,19 @@ impl Limiter {
     }
 
     /// What this worker knows without asking: that it has a lease, that the bucket is empty, or nothing.
-    fn look(&mut self, occasion: Occasion<'_>, key: &[u8], pending: &mut Pending) -> Result<(), Refusal> {
+    fn look(
+        &mut self,
+        occasion: Occasion<'_>,
+        spend: &Spend<'_>,
+        pending: &mut Vec<Pending>,
+    ) -> Result<(), Refusal> {
         let now = occasion.now;
-        let Pending { limit: LimitId(id), cost, .. } = *pending;
-        let Some(limit) = self.limits.get_mut(id as usize) else { return Ok(()) };
+        let Spend { limit: LimitId(id), key, cost } = *spend;
+        // It is large, so it is made where it stays.
+        pending.push(Pending::of(spend));
+        let (Some(limit), Some(pending)) = (self.limits.get_mut(id as usize), pending.last_mut()) else {
+            return Ok(());
+        };
         if matches!(limit.buckets, Buckets::Slots { .. }) {
             (pending.fingerprint, pending.reach) =
                 self.secret.fingerprint(&self.arena, occasion.store, now, key);

@@ -105,9 +105,7 @@ impl Http {
 
 /// Makes the changes that a request needs before it goes on.
 fn change(policy: &Policy, forward: &Forward) -> Result<(), Refused> {
-    for (name, value) in headers(policy, forward) {
-        host::set_header(Map::Request, name, value)?;
-    }
+    headers(policy, forward).try_for_each(|(name, value)| host::set_header(Map::Request, name, value))?;
     if let Some(body) = &forward.body {
         // The length is another now, and gRPC needs none. Where the headers have gone on there is none to remove.
         _ = host::remove_header(Map::Request, "content-length");
