@@ -90,6 +90,7 @@ pub struct Named<'h, 'n> {
 impl<'h> Iterator for Named<'h, '_> {
     type Item = &'h [u8];
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         const ZEROS: u64 = 1 << u32::BITS | 1;
         // Most names differ by their lengths alone.
@@ -102,15 +103,11 @@ impl<'h> Iterator for Named<'h, '_> {
                 continue;
             }
             let (names, values) = halves(start);
-            let at = names.wrapping_add(values);
-            let value_at = at.saturating_add(key).saturating_add(1);
-            let Some(found) = self.data.get(at..).and_then(|rest| rest.get(..key)) else { break };
+            let rest = self.data.get(names.wrapping_add(values)..);
+            let Some((found, rest)) = rest.and_then(|rest| rest.split_at_checked(key)) else { break };
             if is_same(found, self.name) {
-                let value = self.data.get(value_at..value_at.saturating_add(value));
-                if value.is_none() {
-                    break;
-                }
-                return value;
+                let Some(found) = rest.get(1..).and_then(|rest| rest.get(..value)) else { break };
+                return Some(found);
             }
         }
         self.lengths = [].iter();
@@ -118,14 +115,14 @@ impl<'h> Iterator for Named<'h, '_> {
     }
 }
 
-/// Whether two names are the same. They are short, and a call for the comparison costs more than it.
+/// Whether two names of the same length are the same. They are short, and to have them compared elsewhere costs more
+/// than the comparison; and those that begin alike, as those in `x-` do, mostly end in another way.
 fn is_same(one: &[u8], other: &[u8]) -> bool {
-    let ((words, rest), (other_words, other_rest)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
-    let words = words.iter().zip(other_words);
-    let rest = rest.iter().zip(other_rest);
-    one.len() == other.len()
-        && words.map(|(a, b)| (u64::from_le_bytes(*a), u64::from_le_bytes(*b))).all(|(a, b)| a == b)
-        && rest.into_iter().all(|(a, b)| a == b)
+    let (Some(last), Some(other_last)) = (one.last_chunk::<8>(), other.last_chunk::<8>()) else {
+        return one.iter().zip(other).all(|(one, other)| one == other);
+    };
+    let ((words, _), (other_words, _)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
+    last == other_last && words.iter().zip(other_words).all(|(one, other)| one == other)
 }
 
 impl<'a> IntoIterator for &'a Headers {

@@ -33,7 +33,7 @@ pub struct Chosen {
 
 /// What binds the caller of a request to a target, found out when it is first asked for.
 struct Lot<'c> {
-    choice: Choice<'c, 'c>,
+    choice: &'c Choice<'c, 'c>,
     host: &'c dyn Host,
     /// Where nothing binds the caller, chance does.
     random: u64,
@@ -50,7 +50,7 @@ impl Lot<'_> {
     }
 
     fn drawn_anew(&mut self) -> Draw {
-        let Choice { model, route, request, .. } = self.choice;
+        let Choice { model, route, request, .. } = *self.choice;
         let chance = Draw::at_random(self.random);
         let Some(sticky) = &route.sticky else { return chance };
         let Request { headers, method, spec, .. } = request;
@@ -72,7 +72,7 @@ impl Choice<'_, '_> {
     pub fn choose(self, world: &mut World<'_>) -> Option<Chosen> {
         let key = std::mem::take(&mut world.local.key);
         let random = world.local.rng.next_u64();
-        let mut lot = Lot { choice: self, host: world.host, random, key, drawn: None };
+        let mut lot = Lot { choice: &self, host: world.host, random, key, drawn: None };
         let chosen = self.choose_by(world, &mut lot);
         world.local.key = lot.key;
         chosen
