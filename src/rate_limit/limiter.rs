@@ -7,7 +7,7 @@
 
 use super::account::Account;
 use super::accounts::{Accounts, At, Holder};
-use super::gcra::{Refused, Tat};
+use super::gcra::{Gcra, Refused, Tat};
 use super::limit::{Buckets, Counts, Limit, Made, NotMade, Workplace};
 use super::secret::{Reach, Secret};
 use super::slots::Seat;
@@ -253,18 +253,17 @@ impl Limiter {
             pending.account =
                 self.accounts.find(holder, self.admissions).map_or(AccountAt::Nowhere, AccountAt::Key);
         }
-        let gcra = limit.gcra;
+        let Limit { gcra, account: own, .. } = limit;
         if gcra.burst() < cost {
-            return Err(refusal(pending, limit, Refused::NeverSatisfiable, Tat::default(), now));
+            return Err(refusal(pending, gcra, Refused::NeverSatisfiable, Tat::default(), now));
         }
-        if let Some(account) = account(limit, &mut self.accounts, pending.account) {
+        if let Some(account) = account(own, &mut self.accounts, pending.account) {
             account.ask(cost, now);
             let need = cost.saturating_sub(account.leased(now));
             if need == 0 {
                 pending.paid = Paid::ByLease;
-            } else if let Some(why) = account.refuses(&gcra, need, now) {
-                let tat = account.tat();
-                return Err(refusal(pending, limit, why, tat, now));
+            } else if let Some(why) = account.refuses(gcra, need, now) {
+                return Err(refusal(pending, gcra, why, account.tat(), now));
             }
         }
         if cost == 0 {
@@ -278,13 +277,13 @@ impl Limiter {
         let now = occasion.now;
         let Some(limit) = self.limits.get_mut(pending.limit.0 as usize) else { return Ok(()) };
         let gcra = limit.gcra;
-        let known = account(limit, &mut self.accounts, pending.account);
+        let known = account(&mut limit.account, &mut self.accounts, pending.account);
         // What is left of a lease is used first, so that only the rest is needed.
         let need = pending.cost.saturating_sub(known.as_ref().map_or(0, |account| account.leased(now)));
         let want = known.and_then(|account| account.lease(&gcra, need)).unwrap_or(need);
         let at = Workplace { arena: &self.arena, store: occasion.store, now };
         let made = limit.debit(at, pending.fingerprint, pending.reach, (need, want));
-        let known = account(limit, &mut self.accounts, pending.account);
+        let known = account(&mut limit.account, &mut self.accounts, pending.account);
         let outcome = match made {
             Ok(made) => {
                 if let Some(account) = known {
@@ -302,7 +301,7 @@ impl Limiter {
             Err(NotMade::Refused { why, tat, seat }) => {
                 let known = known.filter(|_| seat != Seat::Shared);
                 let why = known.map_or(why, |account| account.see_empty(&gcra, tat, need, now, why));
-                let refusal = refusal(pending, limit, why, tat, now);
+                let refusal = refusal(pending, &gcra, why, tat, now);
                 if seat == Seat::Shared {
                     self.count(pending.limit, |counts| &mut counts.shared);
                 }
@@ -336,7 +335,9 @@ impl Limiter {
         };
         let at = Workplace { arena: &self.arena, store: occasion.store, now: occasion.now };
         let refunded = limit.refund(at, pending.fingerprint, &made, occasion.clock);
-        if let (Some(account), Some(tat)) = (account(limit, &mut self.accounts, pending.account), refunded) {
+        if let (Some(account), Some(tat)) =
+            (account(&mut limit.account, &mut self.accounts, pending.account), refunded)
+        {
             account.remember(made.seat, tat, occasion.now);
         }
     }
@@ -344,7 +345,7 @@ impl Limiter {
     /// Takes out of a lease, or keeps the rest of a debit as one.
     fn settle(&mut self, now: Instant, pending: &Pending) {
         let Some(limit) = self.limits.get_mut(pending.limit.0 as usize) else { return };
-        let Some(account) = account(limit, &mut self.accounts, pending.account) else { return };
+        let Some(account) = account(&mut limit.account, &mut self.accounts, pending.account) else { return };
         match pending.paid {
             Paid::ByLease => account.use_lease(pending.cost),
             Paid::ByDebit(made) => {
@@ -409,16 +410,17 @@ impl Limiter {
     }
 }
 
-fn account<'a>(limit: &'a mut Limit, accounts: &'a mut Accounts, at: AccountAt) -> Option<&'a mut Account> {
+/// The account of one spend, which may be the limit's own.
+fn account<'a>(own: &'a mut Account, accounts: &'a mut Accounts, at: AccountAt) -> Option<&'a mut Account> {
     match at {
-        AccountAt::Limit => Some(&mut limit.account),
+        AccountAt::Limit => Some(own),
         AccountAt::Key(at) => accounts.at(at),
         AccountAt::Nowhere => None,
     }
 }
 
-fn refusal(pending: &Pending, limit: &Limit, why: Refused, tat: Tat, now: Instant) -> Refusal {
-    let remaining = limit.gcra.available(tat, now);
+fn refusal(pending: &Pending, gcra: &Gcra, why: Refused, tat: Tat, now: Instant) -> Refusal {
+    let remaining = gcra.available(tat, now);
     Refusal {
         limit: pending.limit,
         why: match why {
