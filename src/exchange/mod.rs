@@ -555,20 +555,26 @@ fn sent(world: &World<'_>, request: Request<'_>, decision: Decision) -> Option<S
     })
 }
 
+/// None when it is longer than the specification lets it be, which nobody waits for.
+///
 /// Source: the gRPC over HTTP/2 specification, "Timeout".
 fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+    const MOST_DIGITS: usize = 8;
     let (unit, digits) = value.split_last()?;
-    let count: u64 = str::from_utf8(digits).ok()?.parse().ok()?;
-    let nanos: u64 = match unit {
-        b'H' => 3_600_000_000_000,
-        b'M' => 60_000_000_000,
-        b'S' => 1_000_000_000,
-        b'm' => 1_000_000,
-        b'u' => 1_000,
-        b'n' => 1,
+    if digits.is_empty() || MOST_DIGITS < digits.len() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let add = |count: u64, digit: &u8| count.wrapping_mul(10).wrapping_add(u64::from(digit & 15));
+    let count = digits.iter().fold(0, add);
+    Some(match unit {
+        b'H' => Duration::from_secs(count.wrapping_mul(3_600)),
+        b'M' => Duration::from_secs(count.wrapping_mul(60)),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
         _ => return None,
-    };
-    Some(Duration::from_nanos(count.saturating_mul(nanos)))
+    })
 }
 
 /// The length of the body, where the caller says it. Envoy sees to it that the body has it.
