@@ -6,6 +6,7 @@
 //! Values are bytes: Envoy lets through what is not UTF-8.
 
 use std::borrow::Cow;
+use std::slice;
 
 /// A header map. Names are in lower case, as HTTP/2 and Envoy have them.
 #[derive(Clone, Debug, Default)]
@@ -52,42 +53,76 @@ impl Headers {
 
     /// The first value of `name`.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        let (mut lengths, mut data) = self.parts();
-        // Most names differ by their lengths alone.
-        while let Some((both, rest)) = lengths.split_first_chunk() {
-            let (key, value) = two_numbers(*both);
-            let value_at = key.saturating_add(1);
-            let end = value_at.saturating_add(value);
-            if key == name.len() && data.get(..key)? == name.as_bytes() {
-                return data.get(value_at..end);
-            }
-            (lengths, data) = (rest, data.get(end.saturating_add(1)..)?);
-        }
-        None
+        self.all(name).next()
     }
 
     /// Every value of `name`, in order.
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter().filter(move |(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
+    pub fn all<'h, 'n>(&'h self, name: &'n str) -> Named<'h, 'n> {
+        let (lengths, data) = self.parts();
+        let (lengths, _) = lengths.as_chunks();
+        Named { name: name.as_bytes(), lengths: lengths.iter(), passed: 0, data }
     }
 
     /// The values of `name` joined by commas, as RFC 9110 section 5.2 reads repeated headers.
     pub fn joined(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-        let mut answer: Option<Cow<'_, [u8]>> = None;
-        for (key, value) in self {
-            if key == name.as_bytes() {
-                match &mut answer {
-                    None => answer = Some(Cow::Borrowed(value)),
-                    Some(joined) => {
-                        let joined = joined.to_mut();
-                        joined.push(b',');
-                        joined.extend_from_slice(value);
-                    }
-                }
+        let mut values = self.all(name);
+        let mut answer = Cow::Borrowed(values.next()?);
+        for value in values {
+            let joined = answer.to_mut();
+            joined.push(b',');
+            joined.extend_from_slice(value);
+        }
+        Some(answer)
+    }
+}
+
+/// The iterator over the values of one name.
+#[derive(Clone, Debug)]
+pub struct Named<'h, 'n> {
+    name: &'n [u8],
+    lengths: slice::Iter<'h, [u8; LENGTHS]>,
+    /// The lengths of all pairs that were passed, with their zero bytes: of the names in the lower half, of the values
+    /// in the upper one. They stand like that in the map, so one addition passes a pair.
+    passed: u64,
+    data: &'h [u8],
+}
+
+impl<'h> Iterator for Named<'h, '_> {
+    type Item = &'h [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        const ZEROS: u64 = 1 << u32::BITS | 1;
+        // Most names differ by their lengths alone.
+        for both in &mut self.lengths {
+            let start = self.passed;
+            let both = u64::from_le_bytes(*both);
+            self.passed = start.wrapping_add(both).wrapping_add(ZEROS);
+            let (key, value) = halves(both);
+            if key != self.name.len() {
+                continue;
+            }
+            let (names, values) = halves(start);
+            let rest = self.data.get(names.wrapping_add(values)..);
+            let Some((found, rest)) = rest.and_then(|rest| rest.split_at_checked(key)) else { break };
+            if is_same(found, self.name) {
+                let Some(found) = rest.get(1..).and_then(|rest| rest.get(..value)) else { break };
+                return Some(found);
             }
         }
-        answer
+        self.lengths = [].iter();
+        None
     }
+}
+
+/// Whether two names of the same length are the same. They are short, and to have them compared elsewhere costs more
+/// than the comparison; and those that begin alike, as those in `x-` do, mostly end in another way.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let (Some(last), Some(other_last)) = (one.last_chunk::<8>(), other.last_chunk::<8>()) else {
+        return one.iter().zip(other).all(|(one, other)| one == other);
+    };
+    let ((words, _), (other_words, _)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
+    last == other_last && words.iter().zip(other_words).all(|(one, other)| one == other)
 }
 
 impl<'a> IntoIterator for &'a Headers {
@@ -112,7 +147,7 @@ impl<'a> Iterator for Pairs<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let (both, rest) = self.lengths.split_first_chunk()?;
         self.lengths = rest;
-        let (name, value) = two_numbers(*both);
+        let (name, value) = halves(u64::from_le_bytes(*both));
         Some((self.piece(name)?, self.piece(value)?))
     }
 }
@@ -130,10 +165,10 @@ fn number(bytes: [u8; NUMBER]) -> usize {
     usize::try_from(u32::from_le_bytes(bytes)).unwrap_or(usize::MAX)
 }
 
-fn two_numbers(bytes: [u8; LENGTHS]) -> (usize, usize) {
-    let both = u64::from_le_bytes(bytes);
+/// The lower and the upper 32 bits.
+fn halves(both: u64) -> (usize, usize) {
     let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    (number(both & u64::from(u32::MAX)), number(both >> 32))
+    (number(both & u64::from(u32::MAX)), number(both >> u32::BITS))
 }
 
 /// The host's form of a header map, for what the filter hands over.

@@ -35,16 +35,6 @@ pub struct Caller<'a> {
     pub host: &'a dyn Host,
 }
 
-/// The key of a caller, in bytes.
-///
-/// Each part is a number of values, then each value behind its length, so that two callers have the same bytes only
-/// when every part of their keys is the same. All numbers are of 32 bits, little-endian.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Key {
-    bytes: Vec<u8>,
-    found: bool,
-}
-
 impl KeySource {
     /// Whether it says who calls, and not only what is called.
     const fn is_of_caller(&self) -> bool {
@@ -55,63 +45,51 @@ impl KeySource {
     }
 }
 
-impl Key {
-    pub fn read(sources: &[KeySource], caller: &Caller<'_>) -> Self {
-        let mut key = Self { bytes: Vec::new(), found: !sources.iter().any(KeySource::is_of_caller) };
-        for source in sources {
-            let any = key.part(source, caller);
-            key.found |= any && source.is_of_caller();
-        }
-        key
+/// Adds the key of a caller to `key`, and tells whether any part was there that says who calls, where the key has such
+/// parts.
+///
+/// Each part is a number of values, then each value behind its length, so that two callers have the same bytes only
+/// when every part of their keys is the same. All numbers are of 32 bits, little-endian.
+pub fn read(sources: &[KeySource], caller: &Caller<'_>, key: &mut Vec<u8>) -> bool {
+    let (mut of_caller, mut found) = (false, false);
+    for source in sources {
+        let any = part(source, caller, key);
+        of_caller |= source.is_of_caller();
+        found |= any && source.is_of_caller();
     }
+    found || !of_caller
+}
 
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+/// Adds a part, and tells whether it was there.
+fn part(source: &KeySource, caller: &Caller<'_>, key: &mut Vec<u8>) -> bool {
+    let mut one = |bytes: Option<&[u8]>| values(key, bytes.into_iter());
+    match source {
+        KeySource::Header(name) => values(key, caller.headers.all(name)),
+        KeySource::JwtClaim(claim) => one(caller.host.jwt_claim(claim).as_deref()),
+        KeySource::SourceIp => one(caller.host.source_address().as_deref().map(without_port)),
+        KeySource::PeerSan => one(caller.host.peer_san().as_deref()),
+        KeySource::Model => one(Some(caller.model.as_bytes())),
+        KeySource::Version => match caller.asked {
+            Asked::Version(version) => one(Some(version.to_string().as_bytes())),
+            Asked::Latest | Asked::Label(_) => one(None),
+        },
+        KeySource::Method => one(Some(caller.method.name().as_bytes())),
     }
+}
 
-    /// Whether any part was there that says who calls, where the key has such parts.
-    pub const fn is_found(&self) -> bool {
-        self.found
+fn values<'v>(key: &mut Vec<u8>, values: impl Iterator<Item = &'v [u8]>) -> bool {
+    let count_at = key.len();
+    key.extend_from_slice(&number(0));
+    let mut count = 0_usize;
+    for value in values {
+        count = count.saturating_add(1);
+        key.extend_from_slice(&number(value.len()));
+        key.extend_from_slice(value);
     }
-
-    /// Adds a part, and tells whether it was there.
-    fn part(&mut self, source: &KeySource, caller: &Caller<'_>) -> bool {
-        match source {
-            KeySource::Header(name) => self.values(caller.headers.all(name)),
-            KeySource::JwtClaim(claim) => self.value(caller.host.jwt_claim(claim).as_deref()),
-            KeySource::SourceIp => self.value(caller.host.source_address().as_deref().map(without_port)),
-            KeySource::PeerSan => self.value(caller.host.peer_san().as_deref()),
-            KeySource::Model => self.value(Some(caller.model.as_bytes())),
-            KeySource::Version => match caller.asked {
-                Asked::Version(version) => self.value(Some(version.to_string().as_bytes())),
-                Asked::Latest | Asked::Label(_) => self.value(None),
-            },
-            KeySource::Method => self.value(Some(caller.method.name().as_bytes())),
-        }
+    if let Some(place) = key.get_mut(count_at..).and_then(<[u8]>::first_chunk_mut) {
+        *place = number(count);
     }
-
-    fn value(&mut self, value: Option<&[u8]>) -> bool {
-        self.values(value.into_iter())
-    }
-
-    fn values<'v>(&mut self, values: impl Iterator<Item = &'v [u8]>) -> bool {
-        let count_at = self.bytes.len();
-        self.number(0);
-        let mut count = 0_usize;
-        for value in values {
-            count = count.saturating_add(1);
-            self.number(value.len());
-            self.bytes.extend_from_slice(value);
-        }
-        if let Some(place) = self.bytes.get_mut(count_at..count_at.saturating_add(4)) {
-            place.copy_from_slice(&number(count));
-        }
-        count > 0
-    }
-
-    fn number(&mut self, value: usize) {
-        self.bytes.extend_from_slice(&number(value));
-    }
+    count > 0
 }
 
 fn number(value: usize) -> [u8; 4] {
@@ -179,8 +157,8 @@ mod tests {
         let asked = Asked::Version(Version::Number(7));
         let caller =
             Caller { headers: &headers, method: Method::Predict, model: "resnet", asked: &asked, host };
-        let key = Key::read(sources, &caller);
-        let mut bytes = Vec::new();
+        let (mut key, mut bytes) = (Vec::new(), Vec::new());
+        let is_found = read(sources, &caller, &mut key);
         for values in expected {
             bytes.extend(number(values.len()));
             for value in *values {
@@ -188,8 +166,8 @@ mod tests {
                 bytes.extend_from_slice(value);
             }
         }
-        assert_eq!(key.bytes(), bytes);
-        key.is_found()
+        assert_eq!(key, bytes);
+        is_found
     }
 
     fn header(name: &str) -> KeySource {

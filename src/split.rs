@@ -49,9 +49,8 @@ impl Draw {
 
     /// Whether the caller, or the request, is in a sample of this share, whatever target it has.
     pub const fn is_sampled(self, share: Share) -> bool {
-        let place =
-            (mix(self.0 ^ SAMPLE) as u128).wrapping_mul(Share::WHOLE.millionths() as u128) >> u64::BITS;
-        place < share.millionths() as u128
+        let (place, _) = product(mix(self.0 ^ SAMPLE), Share::WHOLE.millionths() as u64);
+        place < share.millionths() as u64
     }
 
     /// The draw of a caller that stays bound for `every` and then is drawn anew.
@@ -114,29 +113,24 @@ impl Weights<'_> {
 /// The target that answers; none when every weight is zero.
 ///
 /// Weights are below 2^62. `draw` is asked for only when there is something to choose.
-pub fn choose(
-    weights: impl Iterator<Item = (Arm, u64)> + Clone,
-    draw: impl FnOnce() -> Draw,
-) -> Option<TargetId> {
+pub fn choose(weights: impl Iterator<Item = (Arm, u64)>, draw: impl FnOnce() -> Draw) -> Option<TargetId> {
     let mut usable = weights.filter(|(_, weight)| *weight > 0);
-    let mut first = usable.clone();
-    let only = first.next()?;
-    if first.next().is_none() {
-        return Some(only.0.target);
-    }
+    let first = usable.next()?;
+    let Some(mut arm) = usable.next() else { return Some(first.0.target) };
     let draw = draw();
     let race = |(arm, weight): (Arm, u64)| (exponential(mix(draw.0 ^ arm.name.0)), weight, arm.target);
-    let mut best = race(usable.next()?);
-    for arm in usable {
+    let mut best = race(first);
+    loop {
         let next = race(arm);
         // next.0 / next.1 < best.0 / best.1, without a division.
-        if u128::from(next.0).wrapping_mul(u128::from(best.1))
-            < u128::from(best.0).wrapping_mul(u128::from(next.1))
-        {
+        if product(next.0, best.1) < product(best.0, next.1) {
             best = next;
         }
+        match usable.next() {
+            Some(more) => arm = more,
+            None => return Some(best.2),
+        }
     }
-    Some(best.2)
 }
 
 /// The hash of a sequence of texts and numbers, of which each begins where the one before it ends.
@@ -164,17 +158,24 @@ impl KeyHash {
     /// Adds a number.
     #[must_use]
     pub fn number(self, number: u64) -> Self {
+        // Most numbers have one byte, and what the seven zeros behind it do is to multiply.
+        if number <= u64::from(u8::MAX) {
+            return Self((self.0 ^ number).wrapping_mul(const { PRIME.wrapping_pow(8) }));
+        }
         self.raw(&number.to_le_bytes())
     }
 
     fn raw(self, bytes: &[u8]) -> Self {
-        Self(
-            bytes
-                .iter()
-                .fold(self.0, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)),
-        )
+        let add = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
+        // The compiler unrolls what is done with eight bytes.
+        let (words, rest) = bytes.as_chunks::<8>();
+        let hash = words.iter().fold(self.0, |hash, word| word.iter().fold(hash, add));
+        Self(rest.iter().fold(hash, add))
     }
 }
+
+/// By which FNV of 64 bits multiplies.
+const PRIME: u64 = 0x0000_0100_0000_01b3;
 
 /// Parts the moment of a caller's rotation from its draws.
 const PHASE: u64 = 0x5bd1_e995_9e37_79b9;
@@ -188,6 +189,18 @@ const fn mix(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)
+}
+
+/// The upper and the lower half of a product, of which 32-bit WebAssembly makes a call when it is one of `u128`.
+const fn product(a: u64, b: u64) -> (u64, u64) {
+    const LOWER: u64 = u32::MAX as u64;
+    let (a_upper, a_lower, b_upper, b_lower) = (a >> 32, a & LOWER, b >> 32, b & LOWER);
+    let lower = a_lower.wrapping_mul(b_lower);
+    // Neither sum can overflow: (2^32 - 1)^2 + 2 (2^32 - 1) = 2^64 - 1.
+    let middle = a_upper.wrapping_mul(b_lower).wrapping_add(lower >> 32);
+    let other = a_lower.wrapping_mul(b_upper).wrapping_add(middle & LOWER);
+    let upper = a_upper.wrapping_mul(b_upper).wrapping_add(middle >> 32).wrapping_add(other >> 32);
+    (upper, a.wrapping_mul(b))
 }
 
 /// Bits behind the point of the numbers that [`exponential`] and [`LOG2`] hold.
@@ -206,8 +219,8 @@ fn exponential(uniform: u64) -> u64 {
     let step = usize::try_from(fraction >> (u64::BITS - STEP_BITS)).unwrap_or(0);
     let (low, high) = (point(step), point(step.saturating_add(1)));
     let rest = fraction.unbounded_shl(STEP_BITS);
-    let rise = u128::from(high.saturating_sub(low)).wrapping_mul(u128::from(rest)) >> u64::BITS;
-    let log = low.saturating_add(u64::try_from(rise).unwrap_or(0));
+    let (rise, _) = product(high.saturating_sub(low), rest);
+    let log = low.saturating_add(rise);
     // log2(uniform) is 63 - zeros and what comes behind the point.
     (u64::from(zeros.saturating_add(1)) << POINT).saturating_sub(log)
 }
@@ -305,6 +318,25 @@ mod tests {
             let exact = 64.0 - (uniform as f64).log2();
             let found = exponential(uniform) as f64 / one as f64;
             assert!((found - exact).abs() < 3e-6, "{uniform}: {found} is not {exact}");
+        }
+    }
+
+    #[test]
+    fn a_product_is_that_of_wider_numbers() {
+        let edges = [0, 1, u64::from(u32::MAX), 1 << 32, (1 << 32) | 1, u64::MAX - 1, u64::MAX];
+        let mixed = (0..100).map(mix);
+        let numbers: Vec<_> = edges.into_iter().chain(mixed).collect();
+        for (a, b) in numbers.iter().flat_map(|a| numbers.iter().map(move |b| (*a, *b))) {
+            let (upper, lower) = product(a, b);
+            let whole = u128::from(upper) << 64 | u128::from(lower);
+            assert_eq!(whole, u128::from(a) * u128::from(b), "{a} * {b}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_its_bytes() {
+        for number in [0, 1, 255, 256, 65_535, u64::MAX] {
+            assert_eq!(KeyHash::EMPTY.number(number), KeyHash::EMPTY.raw(&number.to_le_bytes()), "{number}");
         }
     }
 

@@ -27,7 +27,13 @@ impl Instant {
     /// How long ago `earlier` was; zero when it has not come yet.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+        Duration::from_nanos(self.nanos_since(earlier))
+    }
+
+    /// The same in nanoseconds, for what is compared with so many on every request: to make a [`Duration`] takes
+    /// divisions.
+    pub const fn nanos_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
     }
 }
 
@@ -49,7 +55,13 @@ impl WallTime {
 
 /// The nanoseconds of `duration`, at most 584 years.
 pub fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    const SECOND: u64 = 1_000_000_000;
+    let seconds = duration.as_secs();
+    // Without the wider numbers of `as_nanos`, which take a call.
+    if seconds > u64::MAX.wrapping_div(SECOND) {
+        return u64::MAX;
+    }
+    seconds.wrapping_mul(SECOND).saturating_add(u64::from(duration.subsec_nanos()))
 }
 
 /// A part of a whole in millionths, so that configuration has no floating point numbers.
@@ -157,6 +169,20 @@ mod tests {
         assert_eq!(Version::parse("-1"), Version::Number(-1));
         assert_eq!(Version::parse("v2"), Version::Text("v2".into()));
         assert_eq!(Version::parse("9223372036854775808"), Version::Text("9223372036854775808".into()));
+    }
+
+    #[test]
+    fn a_duration_has_its_nanoseconds_up_to_the_most() {
+        for (seconds, more) in [(0, 0), (1, 1), (18_446_744_073, 709_551_614), (18_446_744_073, 709_551_615)]
+        {
+            let duration = Duration::new(seconds, more);
+            assert_eq!(u128::from(nanos(duration)), duration.as_nanos());
+        }
+        for longer in
+            [Duration::new(18_446_744_073, 709_551_616), Duration::from_secs(18_446_744_074), Duration::MAX]
+        {
+            assert_eq!(nanos(longer), u64::MAX);
+        }
     }
 
     #[test]

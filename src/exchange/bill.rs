@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use super::World;
-use crate::key::{Caller, Key};
+use crate::host::Host;
+use crate::key::{self, Caller};
 use crate::matching::Subject;
-use crate::policy::{Limit, Model};
-use crate::rate_limit::{Admission, Cost, LimitId, Refusal, Spend, Why};
-use crate::units::Mode;
+use crate::policy::{Limit, Model, Policy};
+use crate::rate_limit::{Admission, Cost, LimitId, Limiter, Refusal, Spend, Why};
+use crate::units::{Instant, Mode};
 use crate::verdict::{Exceeded, LocalReply, Reason, escape};
 
 /// What there is to count, as far as it is known.
@@ -63,8 +63,13 @@ struct Item {
     key_end: usize,
 }
 
-/// As many limits as most requests have, so that they need no memory of their own.
-const FEW: usize = 8;
+/// What a bill is settled with.
+pub struct Till<'w> {
+    pub limits: &'w mut Limiter,
+    pub policy: &'w Policy,
+    pub host: &'w dyn Host,
+    pub now: Instant,
+}
 
 impl Bill {
     /// Begins anew, with the limits of the model and then those of all models.
@@ -75,7 +80,7 @@ impl Bill {
         for limit in model.map_or(&[][..], |model| &model.rate_limits).iter().chain(top) {
             if limit.matcher.holds(subject) {
                 if !limit.by.is_empty() {
-                    self.keys.extend_from_slice(Key::read(&limit.by, caller).bytes());
+                    key::read(&limit.by, caller, &mut self.keys);
                 }
                 self.items.push(Item { limit: limit.id, cost: limit.rate.cost, key_end: self.keys.len() });
             }
@@ -88,38 +93,21 @@ impl Bill {
     }
 
     /// Spends what is not spent yet, from all limits or from none.
-    pub fn settle(&mut self, world: &mut World<'_>, shown: Shown) -> Result<(), LocalReply> {
+    pub fn settle(&mut self, till: Till<'_>, shown: Shown) -> Result<(), LocalReply> {
         let extent = shown.all;
         if self.items.is_empty() || self.spent == Some(extent) {
             return Ok(());
         }
         if self.spent.is_some()
-            && let Some(refusal) = self.never(world, shown.message)
+            && let Some(refusal) = self.never(&till, shown.message)
         {
             return Err(refusal);
         }
-        let mut few = [Spend { limit: LimitId(0), key: &[], cost: 0 }; FEW];
-        let mut many = Vec::new();
-        let owed = self.owed(extent);
-        let spends = if self.items.len() <= FEW {
-            let mut count = 0_usize;
-            for (place, spend) in few.iter_mut().zip(owed) {
-                *place = spend;
-                count = count.saturating_add(1);
-            }
-            few.get(..count).unwrap_or_default()
-        } else {
-            many.extend(owed);
-            &many[..]
-        };
-        if !spends.is_empty() {
-            let host = world.host;
-            let admission = world.local.limits.admit(host.store(), world.now, &|| host.now(), spends);
-            if let Admission::Refused(refusal) = admission {
-                let cost =
-                    spends.iter().find(|spend| spend.limit == refusal.limit).map_or(1, |spend| spend.cost);
-                return Err(reply(world, refusal, cost));
-            }
+        let host = till.host;
+        let admission = till.limits.admit(host.store(), till.now, &|| host.now(), self.owed(extent));
+        if let Admission::Refused(refusal) = admission {
+            let refused = self.owed(extent).find(|spend| spend.limit == refusal.limit);
+            return Err(reply(&till, refusal, refused.map_or(1, |spend| spend.cost)));
         }
         self.spent = Some(extent);
         Ok(())
@@ -127,11 +115,11 @@ impl Bill {
 
     /// The refusal of a message that has come to cost more than a limit ever lets pass, although each part of it that was
     /// spent could have passed.
-    fn never(&self, world: &World<'_>, message: Extent) -> Option<LocalReply> {
+    fn never(&self, till: &Till<'_>, message: Extent) -> Option<LocalReply> {
         self.items.iter().find_map(|item| {
             let cost = message.of(item.cost);
-            let (_, limit) = world.policy.limit(item.limit)?;
-            let quota = world.local.limits.quota(item.limit)?;
+            let (_, limit) = till.policy.limit(item.limit)?;
+            let quota = till.limits.quota(item.limit)?;
             let refuses = limit.rate.mode == Mode::Enforce && quota.tokens < cost;
             let refusal = Refusal {
                 limit: item.limit,
@@ -139,11 +127,11 @@ impl Bill {
                 remaining: 0,
                 full_in: Duration::ZERO,
             };
-            refuses.then(|| reply(world, refusal, cost))
+            refuses.then(|| reply(till, refusal, cost))
         })
     }
 
-    fn owed(&self, extent: Extent) -> impl Iterator<Item = Spend<'_>> {
+    fn owed(&self, extent: Extent) -> impl Iterator<Item = Spend<'_>> + Clone {
         let mut start = 0_usize;
         self.items.iter().filter_map(move |item| {
             let key = self.keys.get(start..item.key_end).unwrap_or_default();
@@ -155,11 +143,11 @@ impl Bill {
     }
 }
 
-fn reply(world: &World<'_>, refusal: Refusal, cost: u64) -> LocalReply {
+fn reply(till: &Till<'_>, refusal: Refusal, cost: u64) -> LocalReply {
     let Refusal { limit, why, remaining, .. } = refusal;
-    let quota = world.local.limits.quota(limit);
+    let quota = till.limits.quota(limit);
     let (tokens, window) = quota.map_or((0, Duration::ZERO), |quota| (quota.tokens, quota.window));
-    let name = world.policy.limit(limit).map(|(_, limit)| limit.rate.name.clone()).unwrap_or_default();
+    let name = till.policy.limit(limit).map(|(_, limit)| limit.rate.name.clone()).unwrap_or_default();
     let shown = escape(&name);
     let (message, retry_after) = match why {
         Why::Exhausted { retry_after } => (

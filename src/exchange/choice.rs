@@ -1,13 +1,11 @@
 //! Which target of a route answers: the one that the caller names, or the split's, or a fallback.
 
-use std::cell::OnceCell;
-
 use super::World;
 use super::decide::{Request, Why};
 use crate::headers::Headers;
 use crate::health::{Probe, Standing};
 use crate::host::Host;
-use crate::key::{Caller, Key};
+use crate::key::{self, Caller};
 use crate::policy::{Model, Route};
 use crate::split::{self, Draw};
 use crate::units::{ModelId, RouteId, Share, TargetId, WallTime};
@@ -33,32 +31,59 @@ pub struct Chosen {
     pub is_mirrored: bool,
 }
 
+/// What binds the caller of a request to a target, found out when it is first asked for.
+struct Lot<'c> {
+    choice: &'c Choice<'c, 'c>,
+    host: &'c dyn Host,
+    /// Where nothing binds the caller, chance does.
+    random: u64,
+    /// Lent for its memory.
+    key: Vec<u8>,
+    drawn: Option<Draw>,
+}
+
+impl Lot<'_> {
+    fn draw(&mut self) -> Draw {
+        let drawn = self.drawn.unwrap_or_else(|| self.drawn_anew());
+        self.drawn = Some(drawn);
+        drawn
+    }
+
+    fn drawn_anew(&mut self) -> Draw {
+        let Choice { model, route, request, .. } = *self.choice;
+        let chance = Draw::at_random(self.random);
+        let Some(sticky) = &route.sticky else { return chance };
+        let Request { headers, method, spec, .. } = request;
+        let caller = Caller { headers, method, model: &spec.name, asked: &spec.asked, host: self.host };
+        self.key.clear();
+        if !key::read(&sticky.by, &caller, &mut self.key) {
+            return chance;
+        }
+        let key = sticky.salt.text(&model.name).bytes(&self.key);
+        match sticky.rotate_every {
+            None => Draw::of(key),
+            Some(every) => Draw::rotating(key, every, self.host.wall_time()),
+        }
+    }
+}
+
 impl Choice<'_, '_> {
     /// None when no target has any weight.
     pub fn choose(self, world: &mut World<'_>) -> Option<Chosen> {
-        let (drawn, host, random) = (OnceCell::new(), world.host, world.local.rng.next_u64());
-        let draw = || *drawn.get_or_init(|| self.draw(host, random));
-        let (target, why, probe) = match self.named(world) {
-            Some(target) => (target, Why::ChooseBy, None),
-            None => self.by_split(world, &draw)?,
-        };
-        Some(Chosen { target, why, probe, is_mirrored: self.is_mirrored(&draw) })
+        let key = std::mem::take(&mut world.local.key);
+        let random = world.local.rng.next_u64();
+        let mut lot = Lot { choice: &self, host: world.host, random, key, drawn: None };
+        let chosen = self.choose_by(world, &mut lot);
+        world.local.key = lot.key;
+        chosen
     }
 
-    /// What binds the caller to a target, or chance where nothing does.
-    fn draw(self, host: &dyn Host, random: u64) -> Draw {
-        let Some(sticky) = &self.route.sticky else { return Draw::at_random(random) };
-        let Request { headers, method, spec, .. } = self.request;
-        let caller = Caller { headers, method, model: &spec.name, asked: &spec.asked, host };
-        let key = Key::read(&sticky.by, &caller);
-        if !key.is_found() {
-            return Draw::at_random(random);
-        }
-        let key = sticky.salt.text(&self.model.name).bytes(key.bytes());
-        match sticky.rotate_every {
-            None => Draw::of(key),
-            Some(every) => Draw::rotating(key, every, host.wall_time()),
-        }
+    fn choose_by(self, world: &mut World<'_>, lot: &mut Lot<'_>) -> Option<Chosen> {
+        let (target, why, probe) = match self.named(world) {
+            Some(target) => (target, Why::ChooseBy, None),
+            None => self.by_split(world, lot)?,
+        };
+        Some(Chosen { target, why, probe, is_mirrored: self.is_mirrored(lot) })
     }
 
     /// The target that the caller names, where the route lets it and the target answers. Any other name is as good as
@@ -70,26 +95,22 @@ impl Choice<'_, '_> {
         self.answers(world.local.health.standing(self.model_id), target).then_some(target)
     }
 
-    fn by_split(
-        self,
-        world: &mut World<'_>,
-        draw: &dyn Fn() -> Draw,
-    ) -> Option<(TargetId, Why, Option<Probe>)> {
+    fn by_split(self, world: &mut World<'_>, lot: &mut Lot<'_>) -> Option<(TargetId, Why, Option<Probe>)> {
         let route = self.route;
         let wall = if route.ramp.is_some() { world.host.wall_time() } else { WallTime::default() };
         let health = &mut world.local.health;
         let standing = health.standing(self.model_id);
         if standing.is_quiet() {
             let weights = route.split.weights(route.ramp.as_deref(), wall);
-            return split::choose(weights.iter(), draw).map(|target| (target, Why::Split, None));
+            return split::choose(weights.iter(), || lot.draw()).map(|target| (target, Why::Split, None));
         }
         let in_force = standing.in_force(self.route_id, route, wall);
-        let bound_to = split::choose(in_force.without_ejections(), draw)?;
+        let bound_to = split::choose(in_force.without_ejections(), || lot.draw())?;
         let is_ejected = standing.share_of(bound_to) == Share::NONE;
         let fallback = route.fallback.iter().copied().find(|target| self.answers(standing, *target));
         let instead = match fallback.filter(|_| in_force.diverts()) {
             Some(target) => (target, Why::Fallback, None),
-            None => (split::choose(in_force.iter(), draw)?, Why::Split, None),
+            None => (split::choose(in_force.iter(), || lot.draw())?, Why::Split, None),
         };
         let probe = (is_ejected && !self.request.is_late)
             .then(|| health.probe(world.host.store(), world.policy, self.model_id, bound_to, world.now))
@@ -105,10 +126,10 @@ impl Choice<'_, '_> {
     }
 
     /// Whether the request is in the sample of those that are copied.
-    fn is_mirrored(self, draw: &dyn Fn() -> Draw) -> bool {
+    fn is_mirrored(self, lot: &mut Lot<'_>) -> bool {
         let Some(mirror) = &self.route.mirror else { return false };
         let all = mirror.share == Share::WHOLE;
-        let sampled = all || (mirror.share > Share::NONE && draw().is_sampled(mirror.share));
+        let sampled = all || (mirror.share > Share::NONE && lot.draw().is_sampled(mirror.share));
         sampled && !is_copy(self.request.headers)
     }
 }

@@ -4,9 +4,9 @@
 
 use std::borrow::Cow;
 
-use super::World;
-use super::bill::Shown;
+use super::bill::{Shown, Till};
 use super::choice::Choice;
+use super::{Local, World};
 use crate::headers::Headers;
 use crate::health::Probe;
 use crate::identity::ModelSpec;
@@ -145,12 +145,11 @@ fn within_limits(
 ) -> Result<(), LocalReply> {
     let Request { headers, method, spec, shown, .. } = request;
     let subject = Subject { method, asked: &spec.asked, signature: &spec.signature, headers };
-    let caller = Caller { headers, method, model: &spec.name, asked: &spec.asked, host: world.host };
-    let mut bill = std::mem::take(&mut world.local.bill);
-    bill.begin(model, &world.policy.rate_limits, subject, &caller);
-    let settled = bill.settle(world, shown);
-    world.local.bill = bill;
-    settled
+    let World { policy, host, now, .. } = *world;
+    let caller = Caller { headers, method, model: &spec.name, asked: &spec.asked, host };
+    let Local { bill, limits, .. } = &mut *world.local;
+    bill.begin(model, &policy.rate_limits, subject, &caller);
+    bill.settle(Till { limits, policy, host, now }, shown)
 }
 
 /// What a caller asks for, as the decision header has it.

@@ -19,14 +19,14 @@ pub fn headers<'p>(policy: &'p Policy, forward: &'p Forward) -> impl Iterator<It
     let route = forward.to.zip(model).and_then(|(to, model)| model.routes.get(usize::from(to.route.0)));
     let mirror =
         route.and_then(|route| route.mirror.as_ref()).filter(|_| forward.to.is_some_and(|to| to.is_mirrored));
-    let own = target.into_iter().flat_map(|target| {
-        let cluster = target.cluster.as_deref().map(|cluster| (CLUSTER_HEADER, cluster));
-        [Some((TARGET_HEADER, &*target.name)), cluster].into_iter().flatten()
-    });
-    let mirror = mirror.map(|mirror| (MIRROR_HEADER, &*mirror.cluster));
-    let more =
-        target.into_iter().flat_map(|target| target.headers.iter().map(|(name, value)| (&**name, &**value)));
-    own.chain(mirror).chain(more).chain(forward.path.as_deref().map(|path| (":path", path)))
+    let own = [
+        target.map(|target| (TARGET_HEADER, &*target.name)),
+        target.and_then(|target| Some((CLUSTER_HEADER, target.cluster.as_deref()?))),
+        mirror.map(|mirror| (MIRROR_HEADER, &*mirror.cluster)),
+    ];
+    let more = target.map_or(&[][..], |target| &target.headers);
+    let more = more.iter().map(|(name, value)| (&**name, &**value));
+    own.into_iter().flatten().chain(more).chain(forward.path.as_deref().map(|path| (":path", path)))
 }
 
 /// Towards a target.

@@ -32,7 +32,7 @@ use crate::rate_limit::Limiter;
 use crate::rng::Rng;
 use crate::units::{Asked, Instant, ModelId, RouteId, TargetId};
 use crate::verdict::{LocalReply, Protocol, Reason, Verdict};
-use bill::{Bill, Extent, Shown};
+use bill::{Bill, Extent, Shown, Till};
 use decide::{Destination, Request, decide};
 use identity::{compression, spec_of_headers};
 
@@ -62,8 +62,9 @@ pub struct Local {
     pub rng: Rng,
     pub limits: Limiter,
     pub health: Health,
-    /// Kept for its memory.
+    /// Kept for its memory, like `key`.
     bill: Bill,
+    key: Vec<u8>,
 }
 
 impl Local {
@@ -79,7 +80,7 @@ impl Local {
             let scope = model.and_then(|id| policy.models.get(id.0 as usize)).map(|model| &*model.name);
             limits.add(scope, &limit.rate, !limit.by.is_empty());
         }
-        Self { holds: Holds::default(), rng, limits, health, bill: Bill::default() }
+        Self { holds: Holds::default(), rng, limits, health, bill: Bill::default(), key: Vec::new() }
     }
 }
 
@@ -485,7 +486,9 @@ impl Exchange {
     /// Spends what the body has shown of the request since the last time.
     fn settle(&mut self, world: &mut World<'_>, shown: Shown) -> Result<(), Verdict> {
         let Some(mut bill) = self.bill.take() else { return Ok(()) };
-        bill.settle(world, shown).map_err(|reply| self.reply(reply))?;
+        let World { policy, host, now, .. } = *world;
+        let till = Till { limits: &mut world.local.limits, policy, host, now };
+        bill.settle(till, shown).map_err(|reply| self.reply(reply))?;
         self.bill = Some(bill);
         Ok(())
     }
@@ -546,6 +549,7 @@ fn sent(world: &World<'_>, request: Request<'_>, decision: Decision) -> Option<S
     let targets = world.policy.models.get(model.0 as usize).map(|model| &model.targets);
     let rewrite = targets.and_then(|targets| targets.get(usize::from(target.0))?.rewrite.as_ref());
     let rewritten = rewrite.is_some_and(|rewrite| rewrite.asked.is_some());
+    let deadline = if is_watched { request.headers.get("grpc-timeout") } else { None };
     Some(Sent {
         model,
         route,
@@ -553,26 +557,32 @@ fn sent(world: &World<'_>, request: Request<'_>, decision: Decision) -> Option<S
         at: world.now,
         probe: decision.probe,
         chosen_by_configuration: rewritten || request.spec.asked == Asked::Latest,
-        deadline: request.headers.get("grpc-timeout").filter(|_| is_watched).and_then(grpc_timeout),
+        deadline: deadline.and_then(grpc_timeout),
         streams: matches!(request.method, Method::ModelStreamInfer | Method::GenerateStream),
         is_watched,
     })
 }
 
+/// None when it is longer than the specification lets it be, which nobody waits for.
+///
 /// Source: the gRPC over HTTP/2 specification, "Timeout".
 fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+    const MOST_DIGITS: usize = 8;
     let (unit, digits) = value.split_last()?;
-    let count: u64 = str::from_utf8(digits).ok()?.parse().ok()?;
-    let nanos: u64 = match unit {
-        b'H' => 3_600_000_000_000,
-        b'M' => 60_000_000_000,
-        b'S' => 1_000_000_000,
-        b'm' => 1_000_000,
-        b'u' => 1_000,
-        b'n' => 1,
+    if digits.is_empty() || MOST_DIGITS < digits.len() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let add = |count: u64, digit: &u8| count.wrapping_mul(10).wrapping_add(u64::from(digit & 15));
+    let count = digits.iter().fold(0, add);
+    Some(match unit {
+        b'H' => Duration::from_secs(count.wrapping_mul(3_600)),
+        b'M' => Duration::from_secs(count.wrapping_mul(60)),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
         _ => return None,
-    };
-    Some(Duration::from_nanos(count.saturating_mul(nanos)))
+    })
 }
 
 /// The length of the body, where the caller says it. Envoy sees to it that the body has it.

@@ -1,9 +1,9 @@
 //! What a worker keeps of a key that it has seen: the rest of its lease, how much it is asked for, and
 //! the bucket as it was last seen.
 
-use super::gcra::{Gcra, LEASE, Refused, Tat};
+use super::gcra::{Gcra, LEASE_NANOS, Refused, Tat};
 use super::slots::Seat;
-use crate::units::{Instant, nanos};
+use crate::units::Instant;
 
 /// Demand is the sum of what was asked for, of which a part goes in proportion to the time; at a steady rate
 /// it is what comes in this time.
@@ -19,6 +19,14 @@ const FRACTION: u32 = 16;
 /// How long a bucket that was seen empty is believed to be, unless it fills before. It is empty unless
 /// another worker's debit was given back.
 const BELIEF_NANOS: u64 = 20_000_000;
+
+/// `whole` times `nanos` / [`MEMORY_NANOS`], which is at most 1, rounded down. The product is taken in two parts that
+/// fit, since a wider number takes calls.
+const fn part(whole: u64, nanos: u64) -> u64 {
+    let (times, rest) = (whole.wrapping_div(MEMORY_NANOS), whole.wrapping_rem(MEMORY_NANOS));
+    let rest = rest.wrapping_mul(nanos).wrapping_div(MEMORY_NANOS);
+    times.wrapping_mul(nanos).wrapping_add(rest)
+}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
@@ -37,11 +45,9 @@ pub struct Account {
 impl Account {
     /// Notes that `cost` is asked for, admitted or not.
     pub fn ask(&mut self, cost: u64, now: Instant) {
-        let passed = nanos(now.since(self.asked_at)).min(MEMORY_NANOS);
-        let left = u128::from(self.demand).saturating_mul(u128::from(MEMORY_NANOS.saturating_sub(passed)));
-        let left = left.checked_div(u128::from(MEMORY_NANOS)).unwrap_or(0);
-        let more = u64::MAX.checked_shr(FRACTION).map_or(0, |most| cost.min(most)) << FRACTION;
-        self.demand = u64::try_from(left).unwrap_or(u64::MAX).saturating_add(more);
+        let left = MEMORY_NANOS.saturating_sub(now.nanos_since(self.asked_at));
+        let more = cost.min(u64::MAX >> FRACTION) << FRACTION;
+        self.demand = part(self.demand, left).saturating_add(more);
         self.asked_at = self.asked_at.max(now);
     }
 
@@ -54,7 +60,7 @@ impl Account {
 
     /// The tokens of the lease that may still be used.
     pub fn leased(&self, now: Instant) -> u64 {
-        if now.since(self.debited_at) <= LEASE { self.tokens } else { 0 }
+        if now.nanos_since(self.debited_at) <= LEASE_NANOS { self.tokens } else { 0 }
     }
 
     pub fn use_lease(&mut self, cost: u64) {
@@ -67,7 +73,7 @@ impl Account {
 
     /// Why the bucket is known not to admit `cost`, without looking.
     pub fn refuses(&mut self, gcra: &Gcra, cost: u64, now: Instant) -> Option<Refused> {
-        if BELIEF_NANOS <= nanos(now.since(self.seen_at)) {
+        if BELIEF_NANOS <= now.nanos_since(self.seen_at) {
             return None;
         }
         if let Err(why) = gcra.step(self.tat, now, cost) {
@@ -109,5 +115,26 @@ impl Account {
 
     pub const fn tat(&self) -> Tat {
         self.tat
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows stops")]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn a_part_is_that_of_the_exact_product() {
+        let mut rng = Rng::seeded(1);
+        let wholes = (0..=63).map(|shift| rng.next_u64() >> shift).chain([0, MEMORY_NANOS, u64::MAX]);
+        for whole in wholes.collect::<Vec<_>>() {
+            for nanos in [0, 1, rng.next_u64() % MEMORY_NANOS, MEMORY_NANOS - 1, MEMORY_NANOS] {
+                let exact = u128::from(whole) * u128::from(nanos) / u128::from(MEMORY_NANOS);
+                assert_eq!(u128::from(part(whole, nanos)), exact, "{whole} for {nanos}");
+            }
+        }
     }
 }

@@ -39,7 +39,9 @@ use super::TokenBucket;
 use crate::units::{Instant, nanos};
 
 /// How long debited tokens may be used.
-pub const LEASE: Duration = Duration::from_millis(20);
+pub const LEASE: Duration = Duration::from_nanos(LEASE_NANOS);
+
+pub const LEASE_NANOS: u64 = 20_000_000;
 
 /// A lease is no larger than what the bucket gains in this time, so that little is lost when it is not used.
 const LARGEST_LEASE: Duration = Duration::from_millis(10);
@@ -243,7 +245,8 @@ impl Gcra {
             return None;
         }
         let groups = cost.div_ceil(1_u64.wrapping_shl(self.shift));
-        Some(groups.saturating_mul(self.interval))
+        // At most `full`, or one group.
+        Some(groups.wrapping_mul(self.interval))
     }
 }
 

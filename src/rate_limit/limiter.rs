@@ -7,7 +7,7 @@
 
 use super::account::Account;
 use super::accounts::{Accounts, At, Holder};
-use super::gcra::{Refused, Tat};
+use super::gcra::{Gcra, Refused, Tat};
 use super::limit::{Buckets, Counts, Limit, Made, NotMade, Workplace};
 use super::secret::{Reach, Secret};
 use super::slots::Seat;
@@ -15,6 +15,7 @@ use super::{OnError, RateLimit};
 use crate::arena::Arena;
 use crate::store::SharedStore;
 use crate::units::{Instant, Mode};
+use std::borrow::Borrow;
 use std::time::Duration;
 
 /// Entries that one tick looks at. With a tick every 100 ms, all that an arena has are looked at every 26
@@ -124,6 +125,19 @@ enum Paid {
     Not,
 }
 
+impl Pending {
+    const fn of(spend: &Spend<'_>) -> Self {
+        Self {
+            limit: spend.limit,
+            fingerprint: 0,
+            reach: Reach::AllWorkers,
+            account: AccountAt::Limit,
+            cost: spend.cost,
+            paid: Paid::NotYet,
+        }
+    }
+}
+
 impl Limiter {
     /// A limiter without limits. `random` must be different in each process and hard to guess: it keys the
     /// hash that assigns keys to slots, unless another worker's does.
@@ -158,21 +172,36 @@ impl Limiter {
     ///
     /// The law of a limit holds for the moments `now` of its decisions. `clock` is read only to undo a debit.
     /// Limits in shadow mode are asked last, each for itself, and only counted.
-    pub fn admit(
+    pub fn admit<'k>(
         &mut self,
         store: &dyn SharedStore,
         now: Instant,
         clock: &dyn Fn() -> Instant,
-        spends: &[Spend<'_>],
+        spends: impl IntoIterator<Item: Borrow<Spend<'k>>, IntoIter: Clone>,
     ) -> Admission {
         self.admissions = self.admissions.saturating_add(1);
+        let (spends, occasion) = (spends.into_iter(), Occasion { store, now, clock });
         let mut pending = std::mem::take(&mut self.pending);
-        let occasion = Occasion { store, now, clock };
-        let enforced = self.spend(occasion, spends, Mode::Enforce, &mut pending);
-        if enforced.is_ok() {
-            for shadow in spends {
-                if self.spend(occasion, std::slice::from_ref(shadow), Mode::Shadow, &mut pending).is_err() {
-                    self.count(shadow.limit, |counts| &mut counts.shadow_refused);
+        pending.clear();
+        let mut has_shadows = false;
+        let looked = spends.clone().try_for_each(|spend| match self.mode(spend.borrow().limit) {
+            Some(Mode::Enforce) => self.look(occasion, spend.borrow(), &mut pending),
+            Some(Mode::Shadow) => {
+                has_shadows = true;
+                Ok(())
+            }
+            None => Ok(()),
+        });
+        let enforced = looked.and_then(|()| self.pay(occasion, &mut pending));
+        if enforced.is_ok() && has_shadows {
+            for spend in spends {
+                let spend = spend.borrow();
+                if self.mode(spend.limit) == Some(Mode::Shadow) {
+                    pending.clear();
+                    let looked = self.look(occasion, spend, &mut pending);
+                    if looked.and_then(|()| self.pay(occasion, &mut pending)).is_err() {
+                        self.count(spend.limit, |counts| &mut counts.shadow_refused);
+                    }
                 }
             }
         }
@@ -180,20 +209,8 @@ impl Limiter {
         enforced.map_or_else(Admission::Refused, |()| Admission::Admitted)
     }
 
-    /// Spends all of `spends` whose limits have this mode, or nothing.
-    fn spend(
-        &mut self,
-        occasion: Occasion<'_>,
-        spends: &[Spend<'_>],
-        mode: Mode,
-        pending: &mut Vec<Pending>,
-    ) -> Result<(), Refusal> {
-        pending.clear();
-        for spend in spends {
-            if self.limits.get(spend.limit.0 as usize).is_some_and(|limit| limit.mode == mode) {
-                pending.push(self.look(occasion, *spend)?);
-            }
-        }
+    /// Debits what no lease pays, and takes the rest out of the leases.
+    fn pay(&mut self, occasion: Occasion<'_>, pending: &mut [Pending]) -> Result<(), Refusal> {
         for place in 0..pending.len() {
             let Some(next) = pending.get_mut(place).filter(|next| matches!(next.paid, Paid::NotYet)) else {
                 continue;
@@ -211,46 +228,48 @@ impl Limiter {
         Ok(())
     }
 
+    fn mode(&self, limit: LimitId) -> Option<Mode> {
+        self.limits.get(limit.0 as usize).map(|limit| limit.mode)
+    }
+
     /// What this worker knows without asking: that it has a lease, that the bucket is empty, or nothing.
-    fn look(&mut self, occasion: Occasion<'_>, spend: Spend<'_>) -> Result<Pending, Refusal> {
-        let Spend { limit: id, key, cost } = spend;
+    fn look(
+        &mut self,
+        occasion: Occasion<'_>,
+        spend: &Spend<'_>,
+        pending: &mut Vec<Pending>,
+    ) -> Result<(), Refusal> {
         let now = occasion.now;
-        let is_keyed =
-            self.limits.get(id.0 as usize).is_some_and(|it| matches!(it.buckets, Buckets::Slots { .. }));
-        let mut pending = Pending {
-            limit: id,
-            fingerprint: 0,
-            reach: Reach::AllWorkers,
-            account: AccountAt::Limit,
-            cost,
-            paid: Paid::NotYet,
+        let Spend { limit: LimitId(id), key, cost } = *spend;
+        // It is large, so it is made where it stays.
+        pending.push(Pending::of(spend));
+        let (Some(limit), Some(pending)) = (self.limits.get_mut(id as usize), pending.last_mut()) else {
+            return Ok(());
         };
-        if is_keyed {
+        if matches!(limit.buckets, Buckets::Slots { .. }) {
             (pending.fingerprint, pending.reach) =
                 self.secret.fingerprint(&self.arena, occasion.store, now, key);
-            let holder = Holder { limit: id.0, fingerprint: pending.fingerprint };
+            let holder = Holder { limit: id, fingerprint: pending.fingerprint };
             pending.account =
                 self.accounts.find(holder, self.admissions).map_or(AccountAt::Nowhere, AccountAt::Key);
         }
-        let Some(limit) = self.limits.get_mut(id.0 as usize) else { return Ok(pending) };
-        let gcra = limit.gcra;
+        let Limit { gcra, account: own, .. } = limit;
         if gcra.burst() < cost {
-            return Err(refusal(&pending, limit, Refused::NeverSatisfiable, Tat::default(), now));
+            return Err(refusal(pending, gcra, Refused::NeverSatisfiable, Tat::default(), now));
         }
-        if let Some(account) = account(limit, &mut self.accounts, pending.account) {
+        if let Some(account) = account(own, &mut self.accounts, pending.account) {
             account.ask(cost, now);
             let need = cost.saturating_sub(account.leased(now));
             if need == 0 {
                 pending.paid = Paid::ByLease;
-            } else if let Some(why) = account.refuses(&gcra, need, now) {
-                let tat = account.tat();
-                return Err(refusal(&pending, limit, why, tat, now));
+            } else if let Some(why) = account.refuses(gcra, need, now) {
+                return Err(refusal(pending, gcra, why, account.tat(), now));
             }
         }
         if cost == 0 {
             pending.paid = Paid::Not;
         }
-        Ok(pending)
+        Ok(())
     }
 
     /// Makes the debit of one limit, a lease where it is worth one.
@@ -258,13 +277,13 @@ impl Limiter {
         let now = occasion.now;
         let Some(limit) = self.limits.get_mut(pending.limit.0 as usize) else { return Ok(()) };
         let gcra = limit.gcra;
-        let known = account(limit, &mut self.accounts, pending.account);
+        let known = account(&mut limit.account, &mut self.accounts, pending.account);
         // What is left of a lease is used first, so that only the rest is needed.
         let need = pending.cost.saturating_sub(known.as_ref().map_or(0, |account| account.leased(now)));
         let want = known.and_then(|account| account.lease(&gcra, need)).unwrap_or(need);
         let at = Workplace { arena: &self.arena, store: occasion.store, now };
         let made = limit.debit(at, pending.fingerprint, pending.reach, (need, want));
-        let known = account(limit, &mut self.accounts, pending.account);
+        let known = account(&mut limit.account, &mut self.accounts, pending.account);
         let outcome = match made {
             Ok(made) => {
                 if let Some(account) = known {
@@ -282,7 +301,7 @@ impl Limiter {
             Err(NotMade::Refused { why, tat, seat }) => {
                 let known = known.filter(|_| seat != Seat::Shared);
                 let why = known.map_or(why, |account| account.see_empty(&gcra, tat, need, now, why));
-                let refusal = refusal(pending, limit, why, tat, now);
+                let refusal = refusal(pending, &gcra, why, tat, now);
                 if seat == Seat::Shared {
                     self.count(pending.limit, |counts| &mut counts.shared);
                 }
@@ -316,7 +335,9 @@ impl Limiter {
         };
         let at = Workplace { arena: &self.arena, store: occasion.store, now: occasion.now };
         let refunded = limit.refund(at, pending.fingerprint, &made, occasion.clock);
-        if let (Some(account), Some(tat)) = (account(limit, &mut self.accounts, pending.account), refunded) {
+        if let (Some(account), Some(tat)) =
+            (account(&mut limit.account, &mut self.accounts, pending.account), refunded)
+        {
             account.remember(made.seat, tat, occasion.now);
         }
     }
@@ -324,7 +345,7 @@ impl Limiter {
     /// Takes out of a lease, or keeps the rest of a debit as one.
     fn settle(&mut self, now: Instant, pending: &Pending) {
         let Some(limit) = self.limits.get_mut(pending.limit.0 as usize) else { return };
-        let Some(account) = account(limit, &mut self.accounts, pending.account) else { return };
+        let Some(account) = account(&mut limit.account, &mut self.accounts, pending.account) else { return };
         match pending.paid {
             Paid::ByLease => account.use_lease(pending.cost),
             Paid::ByDebit(made) => {
@@ -389,16 +410,17 @@ impl Limiter {
     }
 }
 
-fn account<'a>(limit: &'a mut Limit, accounts: &'a mut Accounts, at: AccountAt) -> Option<&'a mut Account> {
+/// The account of one spend, which may be the limit's own.
+fn account<'a>(own: &'a mut Account, accounts: &'a mut Accounts, at: AccountAt) -> Option<&'a mut Account> {
     match at {
-        AccountAt::Limit => Some(&mut limit.account),
+        AccountAt::Limit => Some(own),
         AccountAt::Key(at) => accounts.at(at),
         AccountAt::Nowhere => None,
     }
 }
 
-fn refusal(pending: &Pending, limit: &Limit, why: Refused, tat: Tat, now: Instant) -> Refusal {
-    let remaining = limit.gcra.available(tat, now);
+fn refusal(pending: &Pending, gcra: &Gcra, why: Refused, tat: Tat, now: Instant) -> Refusal {
+    let remaining = gcra.available(tat, now);
     Refusal {
         limit: pending.limit,
         why: match why {
