@@ -63,6 +63,22 @@ impl Headers {
         Named { name: name.as_bytes(), lengths: lengths.iter(), passed: 0, data }
     }
 
+    /// Whether any name begins like this.
+    pub fn any_begins(&self, prefix: &str) -> bool {
+        let (lengths, data) = self.parts();
+        let (lengths, _) = lengths.as_chunks();
+        let mut passed = 0;
+        // Most names are too short.
+        lengths.iter().any(|both| {
+            let start = pass(&mut passed, *both);
+            let (key, _) = halves(u64::from_le_bytes(*both));
+            prefix.len() <= key
+                && data.get(start..).and_then(|rest| rest.get(..prefix.len())).is_some_and(|begin| {
+                    begin.first() == prefix.as_bytes().first() && is_same(begin, prefix.as_bytes())
+                })
+        })
+    }
+
     /// The values of `name` joined by commas, as RFC 9110 section 5.2 reads repeated headers.
     pub fn joined(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         let mut values = self.all(name);
@@ -92,18 +108,14 @@ impl<'h> Iterator for Named<'h, '_> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        const ZEROS: u64 = 1 << u32::BITS | 1;
         // Most names differ by their lengths alone.
         for both in &mut self.lengths {
-            let start = self.passed;
-            let both = u64::from_le_bytes(*both);
-            self.passed = start.wrapping_add(both).wrapping_add(ZEROS);
-            let (key, value) = halves(both);
+            let start = pass(&mut self.passed, *both);
+            let (key, value) = halves(u64::from_le_bytes(*both));
             if key != self.name.len() {
                 continue;
             }
-            let (names, values) = halves(start);
-            let rest = self.data.get(names.wrapping_add(values)..);
+            let rest = self.data.get(start..);
             let Some((found, rest)) = rest.and_then(|rest| rest.split_at_checked(key)) else { break };
             if is_same(found, self.name) {
                 let Some(found) = rest.get(1..).and_then(|rest| rest.get(..value)) else { break };
@@ -113,6 +125,14 @@ impl<'h> Iterator for Named<'h, '_> {
         self.lengths = [].iter();
         None
     }
+}
+
+/// Adds a pair's lengths, with its zero bytes, to those of all before it, and tells where it starts.
+fn pass(passed: &mut u64, both: [u8; LENGTHS]) -> usize {
+    const ZEROS: u64 = 1 << u32::BITS | 1;
+    let (names, values) = halves(*passed);
+    *passed = passed.wrapping_add(u64::from_le_bytes(both)).wrapping_add(ZEROS);
+    names.wrapping_add(values)
 }
 
 /// Whether two names of the same length are the same. They are short, and to have them compared elsewhere costs more
@@ -204,6 +224,20 @@ mod tests {
         assert_eq!(headers.get("b"), Some(&b"\xff\xfe"[..]));
         assert_eq!(headers.get("c"), None);
         assert_eq!(headers.joined("a").as_deref(), Some(&b"1,"[..]));
+    }
+
+    #[test]
+    fn a_name_that_begins_in_a_way_is_found_wherever_it_stands() {
+        let headers = Headers::from_pairs(&[("x-pre", "fix"), ("x-prefix-1", ""), ("z", "x-other-1")]);
+        for (prefix, expected) in [
+            ("x-prefix-", true),
+            ("x-prefix-1", true),
+            ("x-prefix-12", false),
+            ("x-other-", false),
+            ("z", true),
+        ] {
+            assert_eq!(headers.any_begins(prefix), expected, "{prefix}");
+        }
     }
 
     #[test]

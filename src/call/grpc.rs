@@ -11,21 +11,22 @@ pub enum Known {
 
 /// What `path` calls, if it is known. Servers compare paths to the letter, so this does too.
 pub fn find(path: &[u8]) -> Option<Known> {
-    let path = path.strip_prefix(b"/")?;
-    let (service, method) = path.split_at_checked(path.iter().position(|byte| *byte == b'/')?)?;
-    let method = method.strip_prefix(b"/")?;
-    match service {
-        b"tensorflow.serving.PredictionService" => prediction(method),
-        b"tensorflow.serving.ModelService" => match method {
+    const PREDICTION: &[u8] = b"/tensorflow.serving.PredictionService/";
+    const MODEL: &[u8] = b"/tensorflow.serving.ModelService/";
+    const INFERENCE: &[u8] = b"/inference.GRPCInferenceService/";
+    const RUN: &[u8] = b"/tensorflow.serving.SessionService/SessionRun";
+    if let Some(method) = path.strip_prefix(PREDICTION) {
+        prediction(method)
+    } else if let Some(method) = path.strip_prefix(INFERENCE) {
+        inference(method)
+    } else if let Some(method) = path.strip_prefix(MODEL) {
+        match method {
             b"GetModelStatus" => Some(model_spec(Method::GetModelStatus)),
             b"HandleReloadConfigRequest" => Some(Known::Administrative),
             _ => None,
-        },
-        b"tensorflow.serving.SessionService" => {
-            (method == b"SessionRun").then(|| model_spec(Method::SessionRun))
         }
-        b"inference.GRPCInferenceService" => inference(method),
-        _ => None,
+    } else {
+        (path == RUN).then(|| model_spec(Method::SessionRun))
     }
 }
 

@@ -8,6 +8,14 @@ pub const PREFIX: &str = "x-predictgate-";
 
 /// Takes the headers that only the filter may set out of a client's, and names them.
 pub fn sanitise(policy: &Policy, headers: Headers) -> (Headers, Vec<String>) {
+    if policy.owned_headers.is_empty() && !headers.any_begins(PREFIX) {
+        return (headers, Vec::new());
+    }
+    without_own(policy, headers)
+}
+
+#[inline(never)]
+fn without_own(policy: &Policy, headers: Headers) -> (Headers, Vec<String>) {
     let explain = policy.explain.as_ref().map(|explain| explain.header.as_bytes());
     let own = |name: &[u8]| name.first() == Some(&b'x') && name.starts_with(PREFIX.as_bytes());
     let spoofed = |name: &[u8]| {
