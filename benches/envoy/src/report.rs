@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum as _;
 use serde_json::json;
 
 use crate::budget::Bar;
@@ -254,6 +255,17 @@ fn missing(path: &Path, line: &str) -> String {
     format!("{} has no line {:?}", path.display(), line.trim_end())
 }
 
+/// What the variants of a run are.
+fn legend(results: &Results) -> String {
+    let measured = |name: &str| results.cpu.iter().any(|row| row.variant == name);
+    let lines = Variant::value_variants().iter().filter_map(|variant| {
+        let value = variant.to_possible_value()?;
+        let help = value.get_help().filter(|_| measured(value.get_name()))?;
+        Some(format!("- `{}`: {help}\n", value.get_name()))
+    });
+    lines.collect()
+}
+
 fn summary(results: &Results) -> String {
     let machine: Vec<_> = results.machine.iter().map(|(name, value)| format!("{name}: {value}")).collect();
     let head = ["", "p50 at 2,000/s, us", "at rest, MB", "each further worker, MB"];
@@ -274,8 +286,9 @@ fn summary(results: &Results) -> String {
         "Measured on {}.\n\
          CPU time is that of a whole Envoy for a request of the size named, divided by that of an Envoy without a \
          filter in the same round: the median, and in brackets the least and the most of all rounds.\n\
-         [All figures](docs/benchmarks/README.md), with what they are to be at most, are there.\n\n{}\n{}\n",
+         [All figures](docs/benchmarks/README.md), with what they are to be at most, are there.\n\n{}\n{}\n{}\n",
         machine.join("; "),
+        legend(results),
         ratios(results),
         table(&head, &rows)
     )
