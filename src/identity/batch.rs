@@ -30,6 +30,7 @@ const MOST_INPUTS: usize = 64;
 
 impl Batch {
     /// The largest leading dimension; none when no input has any. A client may write any number, negative ones too.
+    #[inline(never)]
     pub fn size(&self) -> Option<i64> {
         let examples = self.examples.map(|(_, count)| count);
         self.inputs.iter().filter_map(|(_, size)| *size).chain(examples).max()

@@ -255,23 +255,18 @@ impl Message {
             self.field_start = self.position;
         }
         self.position = self.after(1);
+        let most =
+            if matches!(self.state, State::Value(_)) { Varint::VALUE_BYTES } else { Varint::HEAD_BYTES };
+        let Some(number) = self.varint.take(byte, most)? else {
+            return Ok(rest);
+        };
         match self.state {
-            State::Tag => {
-                if let Some(tag) = self.varint.take(byte, Varint::TAG_BYTES)? {
-                    // libprotobuf drops what does not fit into 32 bits.
-                    return self.begin_field((tag & 0xffff_ffff) >> 3, (tag & 7) as u8, rest);
-                }
-            }
+            // libprotobuf drops what does not fit into 32 bits.
+            State::Tag => return self.begin_field((number & 0xffff_ffff) >> 3, (number & 7) as u8, rest),
+            State::Length(field) => return self.begin_content(field, number, rest),
             State::Value(value) => {
-                if let Some(number) = self.varint.take(byte, Varint::VALUE_BYTES)? {
-                    self.take_value(value, number.cast_signed());
-                    self.end_field()?;
-                }
-            }
-            State::Length(field) => {
-                if let Some(length) = self.varint.take(byte, Varint::LENGTH_BYTES)? {
-                    return self.begin_content(field, length, rest);
-                }
+                self.take_value(value, number.cast_signed());
+                self.end_field()?;
             }
             State::Text(_) | State::Skip => {}
         }

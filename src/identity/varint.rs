@@ -11,8 +11,8 @@ pub struct Varint {
 
 impl Varint {
     pub const EMPTY: Self = Self { value: 0, bytes: 0 };
-    pub const TAG_BYTES: u8 = 5;
-    pub const LENGTH_BYTES: u8 = 5;
+    /// Of a tag or a length.
+    pub const HEAD_BYTES: u8 = 5;
     pub const VALUE_BYTES: u8 = 10;
 
     pub const fn is_empty(self) -> bool {
