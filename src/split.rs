@@ -100,12 +100,13 @@ impl Weights<'_> {
     fn of(&self, arm: Arm) -> u64 {
         let weight = u64::from(arm.weight);
         let Some(ramp) = self.ramp else { return weight };
-        // The ramped target gets its share of all, and the others share the rest in their proportions.
+        // The ramped target gets its share of all, and the others share the rest in their proportions. Both factors are
+        // below 2^20.
         let share = u64::from(ramp.share.millionths());
         if arm.target == ramp.target {
-            share.saturating_mul(ramp.others)
+            share.wrapping_mul(ramp.others)
         } else {
-            u64::from(Share::WHOLE.millionths()).saturating_sub(share).saturating_mul(weight)
+            u64::from(Share::WHOLE.millionths()).saturating_sub(share).wrapping_mul(weight)
         }
     }
 }
