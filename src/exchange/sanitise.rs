@@ -17,15 +17,11 @@ pub fn sanitise(policy: &Policy, headers: Headers) -> (Headers, Vec<String>) {
 #[inline(never)]
 fn without_own(policy: &Policy, headers: Headers) -> (Headers, Vec<String>) {
     let explain = policy.explain.as_ref().map(|explain| explain.header.as_bytes());
-    let own = |name: &[u8]| name.first() == Some(&b'x') && name.starts_with(PREFIX.as_bytes());
     let spoofed = |name: &[u8]| {
-        (own(name) && Some(name) != explain)
+        (name.starts_with(PREFIX.as_bytes()) && Some(name) != explain)
             || policy.owned_headers.binary_search_by(|owned| owned.as_bytes().cmp(name)).is_ok()
     };
-    // Most names are passed by their first letter.
-    let owns_any = !policy.owned_headers.is_empty();
-    let may_be = |name: &[u8]| owns_any || name.first() == Some(&b'x');
-    if !headers.iter().any(|(name, _)| may_be(name) && spoofed(name)) {
+    if !headers.iter().any(|(name, _)| spoofed(name)) {
         return (headers, Vec::new());
     }
     let (mut kept, mut removed) = (Vec::new(), Vec::<String>::new());
