@@ -72,11 +72,15 @@ pub struct Till<'w> {
 }
 
 impl Bill {
-    /// Begins anew, with the limits of the model and then those of all models.
-    pub fn begin(&mut self, model: Option<&Model>, top: &[Limit], subject: Subject<'_>, caller: &Caller<'_>) {
+    /// Begins anew.
+    pub fn clear(&mut self) {
         self.keys.clear();
         self.items.clear();
         self.spent = None;
+    }
+
+    /// Adds the limits of the model and then those of all models.
+    pub fn add(&mut self, model: Option<&Model>, top: &[Limit], subject: Subject<'_>, caller: &Caller<'_>) {
         for limit in model.map_or(&[][..], |model| &model.rate_limits).iter().chain(top) {
             if limit.matcher.holds(subject) {
                 if !limit.by.is_empty() {
