@@ -97,13 +97,13 @@ impl Bill {
     }
 
     /// Spends what is not spent yet, from all limits or from none.
-    pub fn settle(&mut self, till: Till<'_>, shown: Shown) -> Result<(), LocalReply> {
+    pub fn settle(&mut self, till: &mut Till<'_>, shown: Shown) -> Result<(), LocalReply> {
         let extent = shown.all;
         if self.items.is_empty() || self.spent == Some(extent) {
             return Ok(());
         }
         if self.spent.is_some()
-            && let Some(refusal) = self.never(&till, shown.message)
+            && let Some(refusal) = self.never(till, shown.message)
         {
             return Err(refusal);
         }
@@ -111,7 +111,7 @@ impl Bill {
         let admission = till.limits.admit(host.store(), till.now, &|| host.now(), self.owed(extent));
         if let Admission::Refused(refusal) = admission {
             let refused = self.owed(extent).find(|spend| spend.limit == refusal.limit);
-            return Err(reply(&till, refusal, refused.map_or(1, |spend| spend.cost)));
+            return Err(reply(till, refusal, refused.map_or(1, |spend| spend.cost)));
         }
         self.spent = Some(extent);
         Ok(())

@@ -153,7 +153,7 @@ fn within_limits(
     let subject = Subject { method, asked: &spec.asked, signature: &spec.signature, headers };
     let caller = Caller { headers, method, model: &spec.name, asked: &spec.asked, host };
     bill.add(model, &policy.rate_limits, subject, &caller);
-    bill.settle(Till { limits, policy, host, now }, shown)
+    bill.settle(&mut Till { limits, policy, host, now }, shown)
 }
 
 /// What a caller asks for, as the decision header has it.
