@@ -35,11 +35,13 @@ impl Headers {
         Pairs { lengths, data }
     }
 
-    /// The lengths of all pairs, and their bytes.
+    /// The lengths of all pairs, and their bytes; nothing when even the lengths are cut short.
     fn parts(&self) -> (&[u8], &[u8]) {
-        let (count, rest) = self.bytes.split_first_chunk::<NUMBER>().unwrap_or((&[0; NUMBER], &[]));
-        let lengths = number(*count).saturating_mul(LENGTHS);
-        rest.split_at_checked(lengths).unwrap_or((rest, &[]))
+        let parts = || {
+            let (count, rest) = self.bytes.split_first_chunk::<NUMBER>()?;
+            rest.split_at_checked(number(*count).checked_mul(LENGTHS)?)
+        };
+        parts().unwrap_or_default()
     }
 
     /// How many bytes they take.

@@ -160,8 +160,8 @@ impl KeyHash {
     #[must_use]
     pub fn number(self, number: u64) -> Self {
         // Most numbers have one byte, and what the seven zeros behind it do is to multiply.
-        if number <= u64::from(u8::MAX) {
-            return Self((self.0 ^ number).wrapping_mul(const { PRIME.wrapping_pow(8) }));
+        if let Ok(byte) = u8::try_from(number) {
+            return Self((self.0 ^ u64::from(byte)).wrapping_mul(const { PRIME.wrapping_pow(8) }));
         }
         self.raw(&number.to_le_bytes())
     }

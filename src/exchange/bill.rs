@@ -72,11 +72,15 @@ pub struct Till<'w> {
 }
 
 impl Bill {
-    /// Begins anew, with the limits of the model and then those of all models.
-    pub fn begin(&mut self, model: Option<&Model>, top: &[Limit], subject: Subject<'_>, caller: &Caller<'_>) {
+    /// Begins anew.
+    pub fn clear(&mut self) {
         self.keys.clear();
         self.items.clear();
         self.spent = None;
+    }
+
+    /// Adds the limits of the model and then those of all models.
+    pub fn add(&mut self, model: Option<&Model>, top: &[Limit], subject: Subject<'_>, caller: &Caller<'_>) {
         for limit in model.map_or(&[][..], |model| &model.rate_limits).iter().chain(top) {
             if limit.matcher.holds(subject) {
                 if !limit.by.is_empty() {
@@ -93,13 +97,13 @@ impl Bill {
     }
 
     /// Spends what is not spent yet, from all limits or from none.
-    pub fn settle(&mut self, till: Till<'_>, shown: Shown) -> Result<(), LocalReply> {
+    pub fn settle(&mut self, till: &mut Till<'_>, shown: Shown) -> Result<(), LocalReply> {
         let extent = shown.all;
         if self.items.is_empty() || self.spent == Some(extent) {
             return Ok(());
         }
         if self.spent.is_some()
-            && let Some(refusal) = self.never(&till, shown.message)
+            && let Some(refusal) = self.never(till, shown.message)
         {
             return Err(refusal);
         }
@@ -107,7 +111,7 @@ impl Bill {
         let admission = till.limits.admit(host.store(), till.now, &|| host.now(), self.owed(extent));
         if let Admission::Refused(refusal) = admission {
             let refused = self.owed(extent).find(|spend| spend.limit == refusal.limit);
-            return Err(reply(&till, refusal, refused.map_or(1, |spend| spend.cost)));
+            return Err(reply(till, refusal, refused.map_or(1, |spend| spend.cost)));
         }
         self.spent = Some(extent);
         Ok(())

@@ -143,13 +143,17 @@ fn within_limits(
     model: Option<&Model>,
     request: Request<'_>,
 ) -> Result<(), LocalReply> {
+    let World { policy, host, now, .. } = *world;
+    let Local { bill, limits, .. } = &mut *world.local;
+    bill.clear();
+    if policy.rate_limits.is_empty() && model.is_none_or(|model| model.rate_limits.is_empty()) {
+        return Ok(());
+    }
     let Request { headers, method, spec, shown, .. } = request;
     let subject = Subject { method, asked: &spec.asked, signature: &spec.signature, headers };
-    let World { policy, host, now, .. } = *world;
     let caller = Caller { headers, method, model: &spec.name, asked: &spec.asked, host };
-    let Local { bill, limits, .. } = &mut *world.local;
-    bill.begin(model, &policy.rate_limits, subject, &caller);
-    bill.settle(Till { limits, policy, host, now }, shown)
+    bill.add(model, &policy.rate_limits, subject, &caller);
+    bill.settle(&mut Till { limits, policy, host, now }, shown)
 }
 
 /// What a caller asks for, as the decision header has it.

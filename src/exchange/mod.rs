@@ -487,8 +487,8 @@ impl Exchange {
     fn settle(&mut self, world: &mut World<'_>, shown: Shown) -> Result<(), Verdict> {
         let Some(mut bill) = self.bill.take() else { return Ok(()) };
         let World { policy, host, now, .. } = *world;
-        let till = Till { limits: &mut world.local.limits, policy, host, now };
-        bill.settle(till, shown).map_err(|reply| self.reply(reply))?;
+        let mut till = Till { limits: &mut world.local.limits, policy, host, now };
+        bill.settle(&mut till, shown).map_err(|reply| self.reply(reply))?;
         self.bill = Some(bill);
         Ok(())
     }
