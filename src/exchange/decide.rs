@@ -100,10 +100,7 @@ fn choose<'p>(
     let Some((model_id, model)) = model else {
         return match policy.unmatched {
             Otherwise::Pass => within_limits(world, None, request).map(|()| None),
-            Otherwise::Reject => {
-                let message = format!("model {} is not configured", escape(&spec.name));
-                Err(LocalReply::new(Reason::ModelNotConfigured, message))
-            }
+            Otherwise::Reject => Err(not_configured(spec)),
         };
     };
     decision.model = Some(model_id);
@@ -115,11 +112,7 @@ fn choose<'p>(
         decision.why = Why::Otherwise;
         return match model.otherwise {
             Otherwise::Pass => within_limits(world, Some(model), request).map(|()| None),
-            Otherwise::Reject => {
-                let (name, asked) = (escape(&spec.name), asked(&spec.asked));
-                let message = format!("no route of model {name} takes {} of {asked}", method.name());
-                Err(LocalReply::new(Reason::ModelNotConfigured, message))
-            }
+            Otherwise::Reject => Err(not_taken(spec, method)),
         };
     };
     decision.route = Some(route_id);
@@ -128,13 +121,33 @@ fn choose<'p>(
     let Some((chosen, target)) =
         chosen.and_then(|it| Some((it, model.targets.get(usize::from(it.target.0))?)))
     else {
-        let message = format!("no target of model {} can answer", escape(&spec.name));
-        return Err(LocalReply::new(Reason::NoTargetAvailable, message));
+        return Err(not_answered(spec));
     };
     let to = To { model: model_id, route: route_id, target: chosen.target, is_mirrored: chosen.is_mirrored };
     *decision = Decision { target: Some(chosen.target), why: chosen.why, probe: chosen.probe, ..*decision };
 
     within_limits(world, Some(model), request).map(|()| Some(Destination { target, to }))
+}
+
+#[cold]
+fn not_configured(spec: &ModelSpec) -> LocalReply {
+    let message = format!("model {} is not configured", escape(&spec.name));
+    LocalReply::new(Reason::ModelNotConfigured, message)
+}
+
+#[cold]
+fn not_taken(spec: &ModelSpec, method: Method) -> LocalReply {
+    let (name, asked) = (escape(&spec.name), asked(&spec.asked));
+    let message = format!("no route of model {name} takes {} of {asked}", method.name());
+    LocalReply::new(Reason::ModelNotConfigured, message)
+}
+
+#[cold]
+fn not_answered(spec: &ModelSpec) -> LocalReply {
+    LocalReply::new(
+        Reason::NoTargetAvailable,
+        format!("no target of model {} can answer", escape(&spec.name)),
+    )
 }
 
 /// Spends the tokens of every limit that applies, the model's and then the top level's, or of none.

@@ -154,6 +154,7 @@ impl Inflater {
     }
 
     /// Inflates until the input or the stream ends, and says how much of the input that took.
+    #[inline(never)]
     fn inflate<E: From<Refused>>(
         &mut self,
         bytes: &[u8],
@@ -201,6 +202,7 @@ impl Inflater {
     }
 
     /// Reads a byte of what is around the data.
+    #[inline(never)]
     fn take(&mut self, byte: u8) -> Result<(), Refused> {
         self.stage = match self.stage {
             Stage::GzipHeader(part) => match part.after(byte)? {

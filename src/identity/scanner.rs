@@ -388,6 +388,7 @@ impl Scanner {
     }
 
     /// Reads the next bytes of a compressed message, and gives what follows the message.
+    #[inline(never)]
     fn read_compressed<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Malformed> {
         let State::Compressed(inflating) = &mut self.state else {
             return Ok(&[]);
