@@ -589,3 +589,31 @@ fn grpc_timeout(value: &[u8]) -> Option<Duration> {
 fn announced_length(headers: &Headers) -> Option<u64> {
     str::from_utf8(headers.get("content-length")?).ok()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(target_arch = "wasm32")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn a_timeout_is_at_most_eight_digits_and_a_unit() {
+        let most = Duration::from_secs(99_999_999 * 3_600);
+        for (value, expected) in [
+            ("5S", Some(Duration::from_secs(5))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("007m", Some(Duration::from_millis(7))),
+            ("12u", Some(Duration::from_micros(12))),
+            ("0n", Some(Duration::ZERO)),
+            ("99999999H", Some(most)),
+            ("100000000n", None),
+            ("+5S", None),
+            ("5", None),
+            ("S", None),
+            ("", None),
+            ("5s", None),
+        ] {
+            assert_eq!(grpc_timeout(value.as_bytes()), expected, "{value}");
+        }
+    }
+}
