@@ -98,12 +98,24 @@ impl Choice<'_, '_> {
     fn by_split(self, world: &mut World<'_>, lot: &mut Lot<'_>) -> Option<(TargetId, Why, Option<Probe>)> {
         let route = self.route;
         let wall = if route.ramp.is_some() { world.host.wall_time() } else { WallTime::default() };
-        let health = &mut world.local.health;
-        let standing = health.standing(self.model_id);
-        if standing.is_quiet() {
+        if world.local.health.standing(self.model_id).is_quiet() {
             let weights = route.split.weights(route.ramp.as_deref(), wall);
             return split::choose(weights.iter(), || lot.draw()).map(|target| (target, Why::Split, None));
         }
+        self.by_weights_in_force(world, lot, wall)
+    }
+
+    /// As long as something of the model is not as configured.
+    #[inline(never)]
+    fn by_weights_in_force(
+        self,
+        world: &mut World<'_>,
+        lot: &mut Lot<'_>,
+        wall: WallTime,
+    ) -> Option<(TargetId, Why, Option<Probe>)> {
+        let route = self.route;
+        let health = &mut world.local.health;
+        let standing = health.standing(self.model_id);
         let in_force = standing.in_force(self.route_id, route, wall);
         let bound_to = split::choose(in_force.without_ejections(), || lot.draw())?;
         let is_ejected = standing.share_of(bound_to) == Share::NONE;
