@@ -109,6 +109,7 @@ impl Limit {
 
     /// Debits `need` tokens or up to `want` for the key with this fingerprint, which a limit with one bucket
     /// ignores.
+    #[inline(never)]
     pub fn debit(
         &mut self,
         at: Workplace<'_>,
@@ -146,6 +147,7 @@ impl Limit {
 
     /// Gives back a debit of which nothing was used, as far as the law allows. The bucket afterwards, when it
     /// could be told.
+    #[inline(never)]
     pub fn refund(
         &mut self,
         at: Workplace<'_>,

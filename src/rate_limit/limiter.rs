@@ -358,6 +358,7 @@ impl Limiter {
 
     /// Keeps the entries of this configuration from being taken by others. It costs next to nothing when
     /// nothing is due, so it belongs on every tick, of roots that drain too.
+    #[inline(never)]
     pub fn tick(&mut self, store: &dyn SharedStore, now: Instant) {
         self.secret.touch(&self.arena, store, now);
         for _ in 0..TOUCHED_PER_TICK.min(self.listed.len()) {
