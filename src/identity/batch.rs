@@ -30,6 +30,7 @@ const MOST_INPUTS: usize = 64;
 
 impl Batch {
     /// The largest leading dimension; none when no input has any. A client may write any number, negative ones too.
+    // Asked for in many places, and there only where the sizes are read.
     #[inline(never)]
     pub fn size(&self) -> Option<i64> {
         let examples = self.examples.map(|(_, count)| count);

@@ -1,4 +1,4 @@
-//! Base-128 varints, a byte at a time, with libprotobuf's limits.
+//! Base-128 varints, a byte at a time or short ones whole, with libprotobuf's limits.
 
 use super::Malformed;
 
