@@ -229,6 +229,9 @@ impl LocalTarget {
             return Haste::None;
         }
         count(&mut self.counts, &mut self.seen, seen);
+        if policy.compares_latencies() {
+            count_latency(&mut self.counts, seen);
+        }
         if self.ejection.is_on_probation(seen.now) {
             return Haste::Probe;
         }
@@ -256,8 +259,10 @@ impl LocalGuard {
         };
         if seen.target == guard.baseline {
             count(&mut self.baseline, &mut RowPart::default(), seen);
+            count_latency(&mut self.baseline, seen);
         } else if seen.target == guard.target {
             count(&mut self.canary, &mut self.seen, seen);
+            count_latency(&mut self.canary, seen);
             let clients = min_clients(model);
             return !self.is_latched
                 && matches!(seen.outcome, Outcome::Failure | Outcome::NotServed)
@@ -279,12 +284,7 @@ pub fn min_clients(model: &Model) -> u32 {
 fn count(counts: &mut Counts, row: &mut RowPart, seen: &Observation) {
     match seen.outcome {
         Outcome::Neutral => return,
-        Outcome::Success => {
-            row.success();
-            if let Some(latency) = seen.latency {
-                counts.latencies.add(latency);
-            }
-        }
+        Outcome::Success => row.success(),
         Outcome::Failure | Outcome::NotServed => {
             row.failure(seen.caller);
             counts.bad = counts.bad.saturating_add(1);
@@ -296,4 +296,10 @@ fn count(counts: &mut Counts, row: &mut RowPart, seen: &Observation) {
         counts.callers |= seen.caller.map_or(0, caller_bit);
     }
     counts.requests = counts.requests.saturating_add(1);
+}
+
+fn count_latency(counts: &mut Counts, seen: &Observation) {
+    if let (Outcome::Success, Some(latency)) = (seen.outcome, seen.latency) {
+        counts.latencies.add(latency);
+    }
 }

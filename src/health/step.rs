@@ -6,7 +6,7 @@
 #![deny(clippy::arithmetic_side_effects)]
 
 use super::effects::{Event, Numbers};
-use super::entry::{Entry, GuardState, Latch};
+use super::entry::{Entry, GuardState, Latch, TargetState};
 use super::in_force::{Room, Standing};
 use super::slot::{LocalGuard, LocalTarget, Slot, min_clients};
 use crate::guard::{self, Guard, OnEjection};
@@ -51,6 +51,11 @@ impl Step<'_> {
             }
             for (target, local) in (0..).map(TargetId).zip(&self.slot.targets) {
                 self.merge_target(entry, policy, target, local, judges, &mut report);
+            }
+            // What nobody failed accuses nobody but by its latency, and is closed with what comes next.
+            let accuses = |state: &&TargetState| policy.compares_latencies() || state.window.has_bad();
+            for state in entry.targets.iter().filter(accuses) {
+                report.follow(state.window.ends(policy.interval));
             }
         }
         report
@@ -246,7 +251,6 @@ impl Step<'_> {
             }
             state.window.add(counts);
             state.row = state.row.and(local.seen);
-            report.follow(state.window.ends(policy.interval));
             if judges && state.row.reaches(policy.consecutive_failures, policy.min_clients) {
                 cause = Some(Cause::ConsecutiveFailures);
                 // Where it may not be ejected the row begins again, so that not every failure asks.

@@ -157,6 +157,11 @@ impl Window {
         total
     }
 
+    /// Whether any bucket holds something that speaks against the target.
+    pub fn has_bad(&self) -> bool {
+        self.closed.iter().chain([&self.open]).any(|counts| 0 < counts.bad)
+    }
+
     /// Forgets what it holds, but not where on the clock it is.
     pub fn clear(&mut self) {
         *self = Self { number: self.number, ..Self::default() };
