@@ -46,7 +46,7 @@ impl Health {
             let changed = self.arena.update(store, &mut at, now, |body| {
                 let mut entry = Entry::read(body);
                 let answer = step(slot, &mut entry);
-                let written = entry.write();
+                let written = entry.write(body.len());
                 let then = if written == *body { Then::Keep } else { Then::Write };
                 *body = written;
                 (then, (entry, answer))

@@ -67,9 +67,15 @@ impl Counts {
         self.latencies.clear();
     }
 
+    /// Whether there is more to say than how many requests there were.
+    const fn has_more(&self) -> bool {
+        self.bad != 0 || self.callers != 0 || self.latencies.total() != 0
+    }
+
+    /// Most counts are one number: what nobody failed and nobody timed.
     fn write(&self, to: &mut Writer) {
-        to.number(u64::from(self.requests));
-        if !self.is_empty() {
+        to.number(u64::from(self.requests) << 1 | u64::from(self.has_more()));
+        if self.has_more() {
             to.number(u64::from(self.bad));
             to.number(self.callers);
             self.latencies.write(to);
@@ -77,14 +83,14 @@ impl Counts {
     }
 
     fn read(from: &mut Reader<'_>) -> Option<Self> {
-        match from.small()? {
-            0 => Some(Self::NONE),
-            requests => {
-                // No more can be bad than there are.
-                let bad = from.small()?.min(requests);
-                Some(Self { requests, bad, callers: from.number()?, latencies: Latencies::read(from)? })
-            }
+        let number = from.number()?;
+        let requests = u32::try_from(number >> 1).ok()?;
+        if number & 1 == 0 {
+            return Some(Self { requests, ..Self::NONE });
         }
+        // No more can be bad than there are.
+        let bad = from.small()?.min(requests);
+        Some(Self { requests, bad, callers: from.number()?, latencies: Latencies::read(from)? })
     }
 }
 
