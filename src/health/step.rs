@@ -58,6 +58,7 @@ impl Step<'_> {
                 report.follow(state.window.ends(policy.interval));
             }
         }
+        report.follow = report.follow.map(|end| self.slot.off_clock(end));
         report
     }
 
@@ -119,8 +120,8 @@ impl Step<'_> {
         let Some(state) = entry.guard_mut(local.key, local.config) else { return };
         let mut cause = None;
         if judges {
-            let closes =
-                state.canary.close(guard.window, self.now) | state.baseline.close(guard.window, self.now);
+            let now = self.slot.on_clock(self.now);
+            let closes = state.canary.close(guard.window, now) | state.baseline.close(guard.window, now);
             if closes {
                 cause = guard.judge(&state.canary.total(), &state.baseline.total(), clients);
             }
@@ -178,10 +179,11 @@ impl Step<'_> {
 
     /// Closes the buckets of all targets together, so that they are compared over the same time.
     fn judge_windows(&self, entry: &mut Entry, policy: &OutlierDetection, report: &mut Report) {
+        let now = self.slot.on_clock(self.now);
         let is_due = entry
             .targets
             .iter_mut()
-            .fold(false, |is_due, state| is_due | state.window.close(policy.interval, self.now));
+            .fold(false, |is_due, state| is_due | state.window.close(policy.interval, now));
         if !is_due {
             return;
         }
@@ -247,7 +249,7 @@ impl Step<'_> {
         if !before.is_out() {
             if judges {
                 // A window that is new begins now; any other has been closed before.
-                state.window.close(policy.interval, self.now);
+                state.window.close(policy.interval, self.slot.on_clock(self.now));
             }
             state.window.add(counts);
             state.row = state.row.and(local.seen);

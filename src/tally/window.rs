@@ -197,6 +197,11 @@ impl Window {
     }
 }
 
+/// When the bucket ends that is open at `now`.
+pub fn bucket_ends(window: Duration, now: Instant) -> Instant {
+    Instant::from_nanos(number(window, now).saturating_add(1).saturating_mul(width(window)))
+}
+
 /// The bucket of a moment. The first has number 1, so that 0 is before all.
 fn number(window: Duration, now: Instant) -> u64 {
     now.as_nanos().checked_div(width(window)).unwrap_or(0).max(1)
