@@ -11,6 +11,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::words;
+use crate::siphash::siphash;
 
 /// A value and its place.
 #[derive(Debug)]
@@ -44,6 +45,30 @@ pub fn parse(text: &str) -> Result<Json<'_>, serde_json::Error> {
 }
 
 impl Json<'_> {
+    /// A hash of the value and all inside it.
+    pub fn hash(&self) -> u64 {
+        let mut bytes = Vec::new();
+        self.write(&mut bytes);
+        siphash(0, &bytes)
+    }
+
+    fn write(&self, to: &mut Vec<u8>) {
+        match &self.value {
+            Value::Null => to.push(0),
+            Value::Bool(value) => to.push(u8::from(*value)),
+            Value::Whole(number) => to.extend_from_slice(&number.to_le_bytes()),
+            Value::Decimal(number) => to.extend_from_slice(&number.to_le_bytes()),
+            Value::Text(value) => to.extend_from_slice(value.as_bytes()),
+            Value::List(items) => items.iter().for_each(|item| item.write(to)),
+            Value::Object(entries) => {
+                for (key, value) in entries {
+                    to.extend_from_slice(key.as_bytes());
+                    value.write(to);
+                }
+            }
+        }
+    }
+
     /// The way to the value with this number: `models[0].routes[3].split`.
     pub fn path_to(&self, order: Order) -> String {
         let mut path = String::new();

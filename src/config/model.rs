@@ -1,9 +1,8 @@
 //! `models`, their targets, and which routes they need.
 
-use std::hash::Hash;
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::{HashMap, HashTable};
 
 use super::at::{At, Once};
 use super::{OTHERWISE, health, limit, name, route};
@@ -39,17 +38,23 @@ pub fn models(at: At<'_>) -> (Vec<Model>, Names) {
 /// What models may have in common.
 #[derive(Default)]
 struct Common {
-    targets: HashSet<Arc<[Target]>>,
-    routes: HashSet<Arc<[Route]>>,
+    targets: Known<Target>,
+    routes: Known<Route>,
 }
 
+/// Lists by the hash of the text that they were read from.
+type Known<T> = HashTable<(u64, Arc<[T]>)>;
+
 /// The one of `known` that is the same.
-fn common<T: Eq + Hash>(known: &mut HashSet<Arc<[T]>>, items: Vec<T>) -> Arc<[T]> {
-    if let Some(same) = known.get(&*items) {
+///
+/// To hash what was read rather than the items takes one function for all kinds of them.
+fn common<T: Eq>(known: &mut Known<T>, at: Option<At<'_>>, items: Vec<T>) -> Arc<[T]> {
+    let hash = at.map_or(0, |at| at.json.hash());
+    if let Some((_, same)) = known.find(hash, |(_, same)| **same == *items) {
         return Arc::clone(same);
     }
     let items: Arc<[T]> = items.into();
-    known.insert(Arc::clone(&items));
+    known.insert_unique(hash, (hash, Arc::clone(&items)), |(hash, _)| *hash);
     items
 }
 
@@ -78,8 +83,8 @@ fn model(at: At<'_>, place: ModelId, names: &mut Names, known: &mut Common) -> O
     }
     Some(Model {
         name: name.unwrap_or_default(),
-        targets: common(&mut known.targets, targets),
-        routes: common(&mut known.routes, routes),
+        targets: common(&mut known.targets, object.get("targets"), targets),
+        routes: common(&mut known.routes, object.get("routes"), routes),
         otherwise: otherwise.flatten().unwrap_or(Otherwise::Reject),
         rate_limits: object.get("rate_limits").map(limit::limits).unwrap_or_default(),
         first_limit: LimitId(0),
