@@ -1,6 +1,6 @@
 //! A sliding window of six closed buckets, and the one that is open.
 //!
-//! Buckets lie at multiples of their width on the clock that all workers share. What a worker hands over goes into
+//! Buckets lie at multiples of their width on a clock that all workers share. What a worker hands over goes into
 //! the bucket that is open then, so every request is in exactly six windows. Who closes a bucket judges the window.
 
 #![deny(clippy::arithmetic_side_effects)]
