@@ -11,7 +11,13 @@ use crate::tally::{Reader, Row, Window, Writer};
 use crate::units::Instant;
 
 /// The layout below. What has another is forgotten.
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
+
+/// By how much an entry grows between two writes, mostly.
+const SLACK: usize = 64;
+
+/// Memory for more targets is taken as they come: the number that says so is not to be trusted.
+const MOST_RESERVED: usize = 16;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Entry {
@@ -62,7 +68,9 @@ impl Entry {
         }
         let mut entry =
             Self { config: from.number()?, since: instant(from)?, stamp: from.number()?, ..Self::default() };
-        for _ in 0..from.count()? {
+        let targets = from.count()?;
+        entry.targets.reserve_exact(targets.min(MOST_RESERVED));
+        for _ in 0..targets {
             entry.targets.push(TargetState {
                 key: from.number()?,
                 ejection: Ejection::read(from)?,
@@ -86,8 +94,9 @@ impl Entry {
         from.is_at_end().then_some(entry)
     }
 
-    pub fn write(&self) -> Vec<u8> {
-        let mut to = Writer::default();
+    /// `like` is as long as what is written, more or less.
+    pub fn write(&self, like: usize) -> Vec<u8> {
+        let mut to = Writer::with_capacity(like.saturating_add(SLACK));
         to.number(LAYOUT);
         to.number(self.config);
         to.number(self.since.as_nanos());
@@ -208,13 +217,13 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         for entry in [Entry::default(), example()] {
-            assert_eq!(Entry::read(&entry.write()), entry);
+            assert_eq!(Entry::read(&entry.write(0)), entry);
         }
     }
 
     #[test]
     fn any_bytes_are_read_as_something() {
-        let bytes = example().write();
+        let bytes = example().write(0);
         for end in 0..bytes.len() {
             assert_eq!(Entry::read(&bytes[..end]), Entry::default(), "cut at {end}");
         }
@@ -226,7 +235,7 @@ mod tests {
                 spoilt[place] = rng.next_u64().to_le_bytes()[0];
             }
             let entry = Entry::read(&spoilt);
-            assert!(entry.write().len() <= spoilt.len() * 10, "it grew");
+            assert!(entry.write(0).len() <= spoilt.len() * 10, "it grew");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Health: what a worker records of outcomes, how workers merge it, who judges, and what is in force.
 //!
 //! A worker counts in its own memory ([`Health::record`]) and adds its part to the shared state of the model on each
-//! tick, or at once when a threshold seems crossed. Whoever's write closes a bucket, or completes a row, judges; the
+//! tick, later when it holds nothing but successes, or at once when a threshold seems crossed. Whoever's write closes a bucket, or completes a row, judges; the
 //! others learn of it by a list that they read on each tick ([`Health::tick`]). Reads for a decision touch no shared
 //! memory ([`Health::is_quiet`], [`Health::standing`]).
 //!
@@ -19,6 +19,7 @@ mod share;
 mod show;
 mod slot;
 mod step;
+mod wait;
 
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use crate::store::{SharedStore, Version};
 use crate::units::{Instant, Mode, ModelId, RouteId, Share, TargetId, WallTime};
 use show::Ramping;
 use slot::{Haste, Slot};
+use wait::{Failing, Waiting};
 
 pub use effects::{Effects, Event, Gauge, Numbers};
 pub use in_force::{InForce, Standing};
@@ -98,6 +100,9 @@ pub struct Health {
     /// The list of changes as it was last read.
     read: Option<Version>,
     dirty: Vec<u32>,
+    /// The slots that have something to merge which may wait.
+    waiting: Vec<Waiting>,
+    failing: Failing,
     /// The slots whose model is not as configured, or that others must hear of.
     standing: Vec<u32>,
     /// The slots with a bucket that nobody may have closed.
@@ -146,6 +151,8 @@ impl Health {
             has_arrived: false,
             read: None,
             dirty: Vec::new(),
+            waiting: Vec::new(),
+            failing: Failing::new(&policy.state_namespace),
             standing: Vec::new(),
             followed: Vec::new(),
             acting: 0,
@@ -241,6 +248,7 @@ impl Health {
         }
         let mut effects = Effects::default();
         self.merge(store, policy, place, seen.now, &mut effects);
+        self.failing.count(store);
         effects
     }
 
@@ -281,13 +289,7 @@ impl Health {
             self.arrive(store, policy, now, &mut effects);
         }
         self.learn(store, policy, now, &mut effects);
-        for place in std::mem::take(&mut self.dirty) {
-            let Some(slot) = self.slots.get_mut(place as usize) else { continue };
-            slot.has_hurried = false;
-            if slot.is_dirty {
-                self.merge(store, policy, place, now, &mut effects);
-            }
-        }
+        self.merge_due(store, policy, now, &mut effects);
         self.follow_up(store, policy, now, &mut effects);
         self.keep_up(store, policy, now, &mut effects);
         effects

@@ -46,7 +46,7 @@ impl Health {
             let changed = self.arena.update(store, &mut at, now, |body| {
                 let mut entry = Entry::read(body);
                 let answer = step(slot, &mut entry);
-                let written = entry.write();
+                let written = entry.write(body.len());
                 let then = if written == *body { Then::Keep } else { Then::Write };
                 *body = written;
                 (then, (entry, answer))
@@ -85,21 +85,28 @@ impl Health {
             let report = Step { model, slot, now, wall, chance, created, is_newest }.take(entry);
             (report, entry.stamp != before)
         });
+        let Some(slot) = self.slots.get_mut(place as usize) else { return };
         let Some((entry, (report, is_news))) = merged else {
             // It goes on with the next tick.
+            slot.is_dirty = true;
             self.dirty.push(place);
             return;
         };
-        if let Some(slot) = self.slots.get_mut(place as usize) {
-            slot.clear();
-            slot.is_unsaid |= is_news;
-            slot.follow = report.follow;
-            if slot.follow.is_some() && !std::mem::replace(&mut slot.is_followed, true) {
-                self.followed.push(place);
-            }
+        let has_failures = slot.has_failures();
+        slot.clear();
+        slot.is_unsaid |= is_news;
+        slot.follow = report.follow;
+        if slot.follow.is_some() && !std::mem::replace(&mut slot.is_followed, true) {
+            self.followed.push(place);
         }
         effects.events.extend(report.events);
         self.adopt(policy, place, &entry, now, effects);
+        if let Some(slot) = self.slots.get_mut(place as usize) {
+            slot.calm_at = slot.is_calm().then(|| self.failing.of(slot.key));
+            if has_failures && slot.calm_at.is_none() {
+                self.failing.add(slot.key);
+            }
+        }
         if is_news {
             self.say(store, place, now);
         }

@@ -2,6 +2,8 @@
 
 #![deny(clippy::arithmetic_side_effects)]
 
+use std::time::Duration;
+
 use super::Observation;
 use super::entry::Entry;
 use super::in_force::Standing;
@@ -31,7 +33,15 @@ pub struct Slot {
     pub standing: Standing,
     /// The model is not as configured, in either mode, and the worker follows it.
     pub stands: bool,
-    /// It has something to merge.
+    /// The windows by which the model is judged, and by how much their clock is ahead of the workers': models of
+    /// different phases have their buckets end at different moments, so that not all are due with one tick.
+    pub windows: Box<[Duration]>,
+    phase: Duration,
+    /// The number of failures with which no row was there, after the last merge.
+    pub calm_at: Option<u16>,
+    /// Until when something waits to be merged.
+    pub waits_until: Option<Instant>,
+    /// It has something to merge, with the next tick.
     pub is_dirty: bool,
     /// It has merged out of turn since the last tick.
     pub has_hurried: bool,
@@ -61,6 +71,7 @@ pub struct LocalTarget {
 pub struct LocalGuard {
     pub route: RouteId,
     pub key: u64,
+    window: Duration,
     pub config: u64,
     pub is_latched: bool,
     pub row: Row,
@@ -92,6 +103,7 @@ impl Slot {
                 guards.push(LocalGuard {
                     route: route_id,
                     key,
+                    window: guard.window,
                     config: names::guard(model, route, guard),
                     is_latched: false,
                     row: Row::default(),
@@ -102,6 +114,8 @@ impl Slot {
             }
         }
         let detects = model.outlier_detection.is_some();
+        let interval = model.outlier_detection.iter().map(|policy| policy.interval);
+        let windows = interval.chain(guards.iter().map(|guard| guard.window)).collect();
         if !detects && guards.is_empty() {
             return None;
         }
@@ -113,9 +127,15 @@ impl Slot {
             counts: Counts::NONE,
             ended_probe: None,
         });
+        let key = names::name(model.name.as_bytes());
         Some(Self {
             model: id,
-            key: names::name(model.name.as_bytes()),
+            key,
+            windows,
+            // Up to 69 s.
+            phase: Duration::from_nanos(key >> 28),
+            calm_at: None,
+            waits_until: None,
             config: names::model(model, guards.iter().map(|guard| (guard.key, guard.config))),
             owner: Owner::of("health", &[model.name.as_bytes()]),
             place: None,
@@ -157,6 +177,7 @@ impl Slot {
     /// Forgets what was merged.
     pub fn clear(&mut self) {
         self.is_dirty = false;
+        self.waits_until = None;
         for target in &mut self.targets {
             target.seen = RowPart::NONE;
             target.counts.clear();
@@ -167,6 +188,28 @@ impl Slot {
             guard.canary.clear();
             guard.baseline.clear();
         }
+    }
+
+    /// The moment on the clock of the model's windows.
+    pub fn on_clock(&self, now: Instant) -> Instant {
+        now.after(self.phase)
+    }
+
+    /// The moment that is `end` on the clock of the model's windows.
+    pub fn off_clock(&self, end: Instant) -> Instant {
+        Instant::default().after(end.since(Instant::default().after(self.phase)))
+    }
+
+    /// Whether failures are to be merged.
+    pub fn has_failures(&self) -> bool {
+        self.targets.iter().any(|target| !target.seen.is_success())
+            || self.guards.iter().any(|guard| !guard.seen.is_success())
+    }
+
+    /// Whether no row has begun in the shared state.
+    pub fn is_calm(&self) -> bool {
+        self.targets.iter().all(|target| target.row.failures == 0)
+            && self.guards.iter().all(|guard| guard.row.failures == 0)
     }
 
     /// Takes over the shared state.
@@ -191,6 +234,9 @@ impl Slot {
             }
             guard.is_latched = state.is_some_and(|state| state.latch.is_some());
             guard.row = state.map_or_else(Row::default, |state| state.row);
+        }
+        if !self.is_calm() {
+            self.calm_at = None;
         }
     }
 
@@ -230,6 +276,9 @@ impl LocalTarget {
             return Haste::None;
         }
         count(&mut self.counts, &mut self.seen, seen);
+        if policy.compares_latencies() {
+            count_latency(&mut self.counts, seen);
+        }
         if self.ejection.is_on_probation(seen.now) {
             return Haste::Probe;
         }
@@ -257,8 +306,10 @@ impl LocalGuard {
         };
         if seen.target == guard.baseline {
             count(&mut self.baseline, &mut RowPart::default(), seen);
+            count_latency(&mut self.baseline, seen);
         } else if seen.target == guard.target {
             count(&mut self.canary, &mut self.seen, seen);
+            count_latency(&mut self.canary, seen);
             let clients = min_clients(model);
             return !self.is_latched
                 && matches!(seen.outcome, Outcome::Failure | Outcome::NotServed)
@@ -280,12 +331,7 @@ pub fn min_clients(model: &Model) -> u32 {
 fn count(counts: &mut Counts, row: &mut RowPart, seen: &Observation) {
     match seen.outcome {
         Outcome::Neutral => return,
-        Outcome::Success => {
-            row.success();
-            if let Some(latency) = seen.latency {
-                counts.latencies.add(latency);
-            }
-        }
+        Outcome::Success => row.success(),
         Outcome::Failure | Outcome::NotServed => {
             row.failure(seen.caller);
             counts.bad = counts.bad.saturating_add(1);
@@ -297,4 +343,10 @@ fn count(counts: &mut Counts, row: &mut RowPart, seen: &Observation) {
         counts.callers |= seen.caller.map_or(0, caller_bit);
     }
     counts.requests = counts.requests.saturating_add(1);
+}
+
+fn count_latency(counts: &mut Counts, seen: &Observation) {
+    if let (Outcome::Success, Some(latency)) = (seen.outcome, seen.latency) {
+        counts.latencies.add(latency);
+    }
 }

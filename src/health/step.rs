@@ -6,7 +6,7 @@
 #![deny(clippy::arithmetic_side_effects)]
 
 use super::effects::{Event, Numbers};
-use super::entry::{Entry, GuardState, Latch};
+use super::entry::{Entry, GuardState, Latch, TargetState};
 use super::in_force::{Room, Standing};
 use super::slot::{LocalGuard, LocalTarget, Slot, min_clients};
 use crate::guard::{self, Guard, OnEjection};
@@ -52,7 +52,13 @@ impl Step<'_> {
             for (target, local) in (0..).map(TargetId).zip(&self.slot.targets) {
                 self.merge_target(entry, policy, target, local, judges, &mut report);
             }
+            // What nobody failed accuses nobody but by its latency, and is closed with what comes next.
+            let accuses = |state: &&TargetState| policy.compares_latencies() || state.window.has_bad();
+            for state in entry.targets.iter().filter(accuses) {
+                report.follow(state.window.ends(policy.interval));
+            }
         }
+        report.follow = report.follow.map(|end| self.slot.off_clock(end));
         report
     }
 
@@ -114,8 +120,8 @@ impl Step<'_> {
         let Some(state) = entry.guard_mut(local.key, local.config) else { return };
         let mut cause = None;
         if judges {
-            let closes =
-                state.canary.close(guard.window, self.now) | state.baseline.close(guard.window, self.now);
+            let now = self.slot.on_clock(self.now);
+            let closes = state.canary.close(guard.window, now) | state.baseline.close(guard.window, now);
             if closes {
                 cause = guard.judge(&state.canary.total(), &state.baseline.total(), clients);
             }
@@ -173,10 +179,11 @@ impl Step<'_> {
 
     /// Closes the buckets of all targets together, so that they are compared over the same time.
     fn judge_windows(&self, entry: &mut Entry, policy: &OutlierDetection, report: &mut Report) {
+        let now = self.slot.on_clock(self.now);
         let is_due = entry
             .targets
             .iter_mut()
-            .fold(false, |is_due, state| is_due | state.window.close(policy.interval, self.now));
+            .fold(false, |is_due, state| is_due | state.window.close(policy.interval, now));
         if !is_due {
             return;
         }
@@ -242,11 +249,10 @@ impl Step<'_> {
         if !before.is_out() {
             if judges {
                 // A window that is new begins now; any other has been closed before.
-                state.window.close(policy.interval, self.now);
+                state.window.close(policy.interval, self.slot.on_clock(self.now));
             }
             state.window.add(counts);
             state.row = state.row.and(local.seen);
-            report.follow(state.window.ends(policy.interval));
             if judges && state.row.reaches(policy.consecutive_failures, policy.min_clients) {
                 cause = Some(Cause::ConsecutiveFailures);
                 // Where it may not be ejected the row begins again, so that not every failure asks.

@@ -76,7 +76,11 @@ const FEWEST_TO_COMPARE: usize = 3;
 impl OutlierDetection {
     /// Whether more than the target's own failures is asked for.
     pub fn compares(&self) -> bool {
-        self.success_rate_stdev_factor != Factor::default() || self.latency_ratio != Factor::default()
+        self.success_rate_stdev_factor != Factor::default() || self.compares_latencies()
+    }
+
+    pub fn compares_latencies(&self) -> bool {
+        self.latency_ratio != Factor::default()
     }
 
     /// Whether the target's own failures in a window eject it.
@@ -129,7 +133,7 @@ impl OutlierDetection {
 
     /// Against the other target whose median is the median of theirs, the slower one of two.
     fn takes_longer(&self, own: &Counts, others: &[&Counts]) -> bool {
-        if self.latency_ratio == Factor::default() {
+        if !self.compares_latencies() {
             return false;
         }
         let median =

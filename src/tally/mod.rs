@@ -13,5 +13,5 @@ mod wire;
 pub use compare::{Proportion, increased, slower};
 pub use latency::Latencies;
 pub use row::{Row, RowPart, caller_bit};
-pub use window::{BUCKETS, Counts, Window};
+pub use window::{BUCKETS, Counts, Window, bucket_ends};
 pub use wire::{Reader, Writer};

@@ -1,6 +1,6 @@
 //! A sliding window of six closed buckets, and the one that is open.
 //!
-//! Buckets lie at multiples of their width on the clock that all workers share. What a worker hands over goes into
+//! Buckets lie at multiples of their width on a clock that all workers share. What a worker hands over goes into
 //! the bucket that is open then, so every request is in exactly six windows. Who closes a bucket judges the window.
 
 #![deny(clippy::arithmetic_side_effects)]
@@ -67,9 +67,15 @@ impl Counts {
         self.latencies.clear();
     }
 
+    /// Whether there is more to say than how many requests there were.
+    const fn has_more(&self) -> bool {
+        self.bad != 0 || self.callers != 0 || self.latencies.total() != 0
+    }
+
+    /// Most counts are one number: what nobody failed and nobody timed.
     fn write(&self, to: &mut Writer) {
-        to.number(u64::from(self.requests));
-        if !self.is_empty() {
+        to.number(u64::from(self.requests) << 1 | u64::from(self.has_more()));
+        if self.has_more() {
             to.number(u64::from(self.bad));
             to.number(self.callers);
             self.latencies.write(to);
@@ -77,14 +83,14 @@ impl Counts {
     }
 
     fn read(from: &mut Reader<'_>) -> Option<Self> {
-        match from.small()? {
-            0 => Some(Self::NONE),
-            requests => {
-                // No more can be bad than there are.
-                let bad = from.small()?.min(requests);
-                Some(Self { requests, bad, callers: from.number()?, latencies: Latencies::read(from)? })
-            }
+        let number = from.number()?;
+        let requests = u32::try_from(number >> 1).ok()?;
+        if number & 1 == 0 {
+            return Some(Self { requests, ..Self::NONE });
         }
+        // No more can be bad than there are.
+        let bad = from.small()?.min(requests);
+        Some(Self { requests, bad, callers: from.number()?, latencies: Latencies::read(from)? })
     }
 }
 
@@ -157,6 +163,11 @@ impl Window {
         total
     }
 
+    /// Whether any bucket holds something that speaks against the target.
+    pub fn has_bad(&self) -> bool {
+        self.closed.iter().chain([&self.open]).any(|counts| 0 < counts.bad)
+    }
+
     /// Forgets what it holds, but not where on the clock it is.
     pub fn clear(&mut self) {
         *self = Self { number: self.number, ..Self::default() };
@@ -184,6 +195,11 @@ impl Window {
         }
         Some(window)
     }
+}
+
+/// When the bucket ends that is open at `now`.
+pub fn bucket_ends(window: Duration, now: Instant) -> Instant {
+    Instant::from_nanos(number(window, now).saturating_add(1).saturating_mul(width(window)))
 }
 
 /// The bucket of a moment. The first has number 1, so that 0 is before all.

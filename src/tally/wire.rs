@@ -8,6 +8,10 @@
 pub struct Writer(Vec<u8>);
 
 impl Writer {
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
     pub fn number(&mut self, mut number: u64) {
         while number >= 0x80 {
             let [low, ..] = number.to_le_bytes();
@@ -31,7 +35,20 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
+    #[inline]
     pub fn number(&mut self) -> Option<u64> {
+        // Most numbers are small.
+        match self.0 {
+            [first @ ..0x80, rest @ ..] => {
+                self.0 = rest;
+                Some(u64::from(*first))
+            }
+            _ => self.long_number(),
+        }
+    }
+
+    #[inline(never)]
+    fn long_number(&mut self) -> Option<u64> {
         let mut number = 0_u64;
         for place in 0..10_u32 {
             let (first, rest) = self.0.split_first()?;

@@ -84,6 +84,10 @@ impl Host<'_> {
         self.world.happens(NonZeroU64::new(odds))
     }
 
+    pub fn worker(&self) -> usize {
+        self.worker
+    }
+
     /// How many configuration updates came before this root.
     pub fn root(&self) -> u32 {
         self.root

@@ -98,6 +98,7 @@ struct Told {
     /// The host's number; none where it has none to give.
     id: Option<u32>,
     untold: i64,
+    has_changed: bool,
 }
 
 impl Metrics {
@@ -105,7 +106,7 @@ impl Metrics {
     pub fn add(&mut self, policy: &Policy, metric: Metric, offset: i64) {
         let place = self.place(policy, metric);
         let Some(told) = self.told.get_mut(place).filter(|_| offset != 0) else { return };
-        if told.untold == 0 && !self.changed.contains(&place) {
+        if !std::mem::replace(&mut told.has_changed, true) {
             self.changed.push(place);
         }
         told.untold = told.untold.saturating_add(offset);
@@ -123,6 +124,7 @@ impl Metrics {
     pub fn tell(&mut self) {
         for place in self.changed.drain(..) {
             let Some(told) = self.told.get_mut(place) else { continue };
+            told.has_changed = false;
             let untold = std::mem::take(&mut told.untold);
             if let Some(id) = told.id.filter(|_| untold != 0) {
                 host::increment_metric(id, untold);
@@ -143,7 +145,7 @@ impl Metrics {
         }
         let place = *places.entry(metric).or_insert_with(|| {
             let id = host::define_metric(kind(metric), &name(policy, metric));
-            told.push(Told { id, untold: 0 });
+            told.push(Told { id, untold: 0, has_changed: false });
             told.len().saturating_sub(1)
         });
         *last = Some((metric, place));

@@ -233,9 +233,12 @@ impl Worker {
         report::effects(&self.policy, metrics, effects);
     }
 
-    /// Tells the host what was counted, since no tick comes any more.
-    fn tell(&self) {
+    /// Hands over what was counted, since no tick comes any more.
+    fn hand_over(&self) {
         if let Ok(mut state) = self.state.try_borrow_mut() {
+            let State { local, metrics, .. } = &mut *state;
+            let effects = local.health.end(&SharedData, &self.policy, host::now());
+            report::effects(&self.policy, metrics, effects);
             let held = std::mem::take(&mut state.told_held);
             state.metrics.add(&self.policy, Metric::Held, held.saturating_neg());
             state.metrics.tell();
@@ -424,7 +427,7 @@ impl Context for Root {}
 impl Drop for Root {
     fn drop(&mut self) {
         if let Some(worker) = &self.worker {
-            worker.tell();
+            worker.hand_over();
         }
     }
 }

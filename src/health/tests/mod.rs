@@ -2,6 +2,7 @@
 
 mod ejection;
 mod guard;
+mod waiting;
 mod workers;
 
 use std::cell::Cell;

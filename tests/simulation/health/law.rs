@@ -16,8 +16,17 @@ use crate::scheduler::{Faults, Life, simulate};
 /// Few enough for every push.
 const RUNS: u64 = 10_000;
 
-pub const SETTING: Setting =
-    Setting { weights: [20, 30, 50], max_ejection_percent: 50, consecutive_failures: 3, epoch: 1 };
+/// Windows are so short that no part waits to be merged.
+pub const SETTING: Setting = Setting {
+    weights: [20, 30, 50],
+    max_ejection_percent: 50,
+    consecutive_failures: 3,
+    epoch: 1,
+    windows: [600, 1000],
+};
+
+/// Parts that hold nothing but successes wait.
+pub const UNHURRIED: Setting = Setting { windows: [12_000, 12_000], ..SETTING };
 
 impl Scenario {
     /// Each target may fail for a while; the configurations differ in what no latch depends on.
@@ -37,6 +46,7 @@ impl Scenario {
             requests_per_tick: 2 + below(3),
             fails,
             odds_of_failure: 50,
+            starts_apart: None,
             // A worker that lost too many races tells with its next tick, and one that died was heard of by whoever
             // merged next.
             obeys_within: 4,
@@ -95,6 +105,17 @@ fn four_workers_keep_the_laws() {
 #[test]
 fn sixteen_workers_keep_the_laws() {
     check(50, 16);
+}
+
+#[test]
+fn workers_whose_successes_wait_keep_the_laws() {
+    explore_part(RUNS, 10, |seed| {
+        let mut scenario = Scenario { ticks: 24, ..Scenario::drawn(seed) };
+        for setting in &mut scenario.settings {
+            setting.windows = UNHURRIED.windows;
+        }
+        law(&play(seed, 4, FAULTS, &scenario, MemStore::default(), Right))
+    });
 }
 
 /// Without deaths, conflicts made up and updates the first tick that begins after a decision knows of it.

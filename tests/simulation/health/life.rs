@@ -30,6 +30,9 @@ pub struct Scenario {
     pub fails: [(u64, u64); 3],
     /// One request in so many fails by itself.
     pub odds_of_failure: u64,
+    /// Up to so many ticks pass from when a configuration is accepted to its first tick, and workers that stand side
+    /// by side begin with different ones: an update has reached only some.
+    pub starts_apart: Option<NonZeroU64>,
     /// In so many ticks a root must obey what was decided before the first of them.
     pub obeys_within: u32,
 }
@@ -79,7 +82,8 @@ struct Root<'a, 'h> {
 pub fn life(host: &Host<'_>, scenario: &Scenario, ledger: &Rc<RefCell<Ledger>>, worker: &dyn Worker) {
     let own = MemStore::default();
     let store: &dyn SharedStore = if worker.shares() { host } else { &own };
-    let setting = scenario.settings[host.root() as usize % scenario.settings.len()];
+    let before = if scenario.starts_apart.is_some() { host.worker() } else { 0 };
+    let setting = scenario.settings[(before + host.root() as usize) % scenario.settings.len()];
     let chance = (0..64).fold(0, |bits, _| bits << 1 | u64::from(host.one_in(2)));
     let policy = policy(setting);
     let created = host.now();
@@ -100,6 +104,11 @@ pub fn life(host: &Host<'_>, scenario: &Scenario, ledger: &Rc<RefCell<Ledger>>, 
         pending: vec![],
         ticked: vec![],
     };
+    if let Some(ticks) = scenario.starts_apart {
+        for _ in 0..root.rng.below(ticks) {
+            host.wait(TICK);
+        }
+    }
     for tick in 0..scenario.ticks {
         root.tick(worker);
         // A root that is not the newest gets no new requests, and finishes those that it has.

@@ -28,12 +28,15 @@ pub struct Setting {
     pub consecutive_failures: u32,
     /// What the guard's latch is valid for.
     pub epoch: u32,
+    /// In milliseconds: the interval of ejection and the guard's window.
+    pub windows: [u32; 2],
 }
 
 /// Times are short, so that a target goes out and comes back within seconds.
 pub fn policy(setting: Setting) -> Policy {
-    let Setting { weights: [canary, other, stable], max_ejection_percent, consecutive_failures, epoch } =
+    let Setting { weights: [canary, other, stable], max_ejection_percent, consecutive_failures, .. } =
         setting;
+    let Setting { epoch, windows: [interval, window], .. } = setting;
     let text = format!(
         r#"{{ "models": [ {{
             "name": "model",
@@ -43,10 +46,10 @@ pub fn policy(setting: Setting) -> Policy {
               {{ "name": "rollout",
                 "split": [ {{ "target": "canary", "weight": {canary} }}, {{ "target": "other", "weight": {other} }},
                            {{ "target": "stable", "weight": {stable} }} ],
-                "guard": {{ "target": "canary", "baseline": "stable", "window": "1s", "min_requests": 20,
+                "guard": {{ "target": "canary", "baseline": "stable", "window": "{window}ms", "min_requests": 20,
                             "consecutive_failures": 4, "on_ejection": "ignore", "epoch": {epoch} }} }} ],
             "outlier_detection": {{
-              "consecutive_failures": {consecutive_failures}, "interval": "600ms", "request_volume": 8,
+              "consecutive_failures": {consecutive_failures}, "interval": "{interval}ms", "request_volume": 8,
               "base_ejection_time": "200ms", "max_ejection_time": "1s", "max_ejection_time_jitter": "100ms",
               "max_ejection_percent": {max_ejection_percent},
               "recovery_steps": [50, 100], "recovery_step_time": "200ms" }}

@@ -22,6 +22,11 @@ impl Scenario {
             ..scenario
         }
     }
+
+    /// An update has reached only some workers, and some begin late with what they have.
+    pub fn apart(seed: u64) -> Self {
+        Self { starts_apart: NonZeroU64::new(24), ticks: 36, requests_per_tick: 8, ..Self::alternating(seed) }
+    }
 }
 
 /// Configurations follow each other within a few ticks. A worker that dies may have decided what nobody has heard of,
@@ -32,6 +37,13 @@ const UPDATES: Faults = Faults { death: None, update: NonZeroU64::new(200), ..FA
 fn a_latch_holds_until_another_guard_comes_and_does_not_come_back_with_its_own() {
     explore_part(10_000, 10, |seed| {
         law(&play(seed, 2, UPDATES, &Scenario::alternating(seed), MemStore::default(), Right))
+    });
+}
+
+#[test]
+fn the_latch_of_the_newer_configuration_holds_however_late_an_older_one_begins() {
+    explore_part(10_000, 20, |seed| {
+        law(&play(seed, 3, Faults::default(), &Scenario::apart(seed), MemStore::default(), Right))
     });
 }
 
