@@ -28,7 +28,7 @@ const AHEAD: Duration = TICK.saturating_mul(2);
 /// No part waits longer, however long the buckets are.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// How many numbers the table has. Models that share one wait less than they could.
+/// How many numbers the table has, a power of two. Models that share one wait less than they could.
 const PLACES: usize = 1024;
 
 /// A model with a part that waits. It stands beside the others, so that a tick need not look at each model.
@@ -102,7 +102,8 @@ impl Failing {
 }
 
 fn place(model: u64) -> u16 {
-    u16::try_from(model % PLACES as u64).unwrap_or_default()
+    const MASK: u64 = PLACES as u64 - 1;
+    u16::try_from(model & MASK).unwrap_or_default()
 }
 
 impl Health {
