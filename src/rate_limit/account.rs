@@ -13,6 +13,11 @@ const MEMORY_NANOS: u64 = 40_000_000;
 /// that little of it is lost when less comes. At 2,500 requests a second that is a debit every 16 requests.
 const LEASES_IN_DEMAND: u64 = 6;
 
+/// While the bucket is half full at least, what is lost of leases keeps nobody from anything, so a lease is all that
+/// comes in its 20 ms: without that, a key needs 300 requests a second to have one, and each of its requests a debit
+/// until then.
+const LEASES_IN_DEMAND_OF_PLENTY: u64 = 2;
+
 /// Bits behind the point of the demand.
 const FRACTION: u32 = 16;
 
@@ -51,9 +56,20 @@ impl Account {
         self.asked_at = self.asked_at.max(now);
     }
 
-    /// How many tokens a lease should have at this demand; less than two needs are no lease.
-    pub fn lease(&self, gcra: &Gcra, need: u64) -> Option<u64> {
-        let demand = self.demand.checked_div(LEASES_IN_DEMAND).unwrap_or(0) >> FRACTION;
+    /// How many tokens a lease should have at this demand, by what is known of the bucket; less than two needs are no
+    /// lease.
+    pub fn lease(&self, gcra: &Gcra, need: u64, now: Instant) -> Option<u64> {
+        let is_known = now.nanos_since(self.seen_at) < MEMORY_NANOS;
+        let has_plenty = is_known && gcra.burst() / 2 <= gcra.available(self.tat, now);
+        self.part_of_demand(
+            gcra,
+            need,
+            if has_plenty { LEASES_IN_DEMAND_OF_PLENTY } else { LEASES_IN_DEMAND },
+        )
+    }
+
+    fn part_of_demand(&self, gcra: &Gcra, need: u64, leases: u64) -> Option<u64> {
+        let demand = self.demand.checked_div(leases).unwrap_or(0) >> FRACTION;
         let lease = demand.min(gcra.largest_lease());
         (need.saturating_mul(2) <= lease).then_some(lease)
     }
@@ -79,7 +95,8 @@ impl Account {
         if let Err(why) = gcra.step(self.tat, now, cost) {
             return Some(self.sleep(gcra, cost, now, why));
         }
-        let is_asleep = now < self.asleep_until && self.lease(gcra, cost).is_some();
+        let is_asleep =
+            now < self.asleep_until && self.part_of_demand(gcra, cost, LEASES_IN_DEMAND).is_some();
         is_asleep.then(|| Refused::Exhausted { retry_after: self.asleep_until.since(now) })
     }
 
@@ -93,7 +110,7 @@ impl Account {
     /// empty bucket is left to fill for a lease. Nothing is lost with that, because the largest lease is a
     /// quarter of the burst at most.
     fn sleep(&mut self, gcra: &Gcra, cost: u64, now: Instant, why: Refused) -> Refused {
-        let Some(lease) = self.lease(gcra, cost) else { return why };
+        let Some(lease) = self.part_of_demand(gcra, cost, LEASES_IN_DEMAND) else { return why };
         let Err(Refused::Exhausted { retry_after }) = gcra.step(self.tat, now, lease) else { return why };
         self.asleep_until = now.after(retry_after);
         Refused::Exhausted { retry_after }

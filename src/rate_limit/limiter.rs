@@ -280,7 +280,7 @@ impl Limiter {
         let known = account(&mut limit.account, &mut self.accounts, pending.account);
         // What is left of a lease is used first, so that only the rest is needed.
         let need = pending.cost.saturating_sub(known.as_ref().map_or(0, |account| account.leased(now)));
-        let want = known.and_then(|account| account.lease(&gcra, need)).unwrap_or(need);
+        let want = known.and_then(|account| account.lease(&gcra, need, now)).unwrap_or(need);
         let at = Workplace { arena: &self.arena, store: occasion.store, now };
         let made = limit.debit(at, pending.fingerprint, pending.reach, (need, want));
         let known = account(&mut limit.account, &mut self.accounts, pending.account);
