@@ -1,5 +1,7 @@
 //! What a route, a limit or the explain header asks of a request before it applies.
 
+use std::borrow::Cow;
+
 use crate::headers::Headers;
 use crate::method::{Method, MethodSet};
 use crate::units::{Asked, Version};
@@ -31,6 +33,11 @@ impl Match {
     }
 
     pub fn holds(&self, subject: Subject<'_>) -> bool {
+        self.holds_beside(subject, &mut None)
+    }
+
+    /// The same, where other matches are held against the same subject before it and after it.
+    pub fn holds_beside<'m, 'h>(&'m self, subject: Subject<'h>, last: &mut Last<'m, 'h>) -> bool {
         self.methods.is_none_or(|methods| methods.contains(subject.method))
             && self
                 .version
@@ -42,13 +49,17 @@ impl Match {
                 .is_none_or(|label| matches!(subject.asked, Asked::Label(asked) if asked == label))
             && (!self.latest || *subject.asked == Asked::Latest)
             && self.signature.as_deref().is_none_or(|signature| signature == subject.signature)
-            && all_hold(&self.headers, subject.headers)
+            && self.headers.iter().all(|header| header.holds(subject.headers, last))
     }
 }
 
+/// The header that was looked up last, and its value: the routes of a model mostly ask for the same one.
+pub type Last<'m, 'h> = Option<(&'m str, Option<Cow<'h, [u8]>>)>;
+
 /// True when every one of `matches` holds; so it is when there is none.
 pub fn all_hold(matches: &[HeaderMatch], headers: &Headers) -> bool {
-    matches.iter().all(|header| header.holds(headers))
+    let mut last = None;
+    matches.iter().all(|header| header.holds(headers, &mut last))
 }
 
 /// One header, as in Envoy's `HeaderMatcher`: repeated values are joined by a comma before the comparison.
@@ -71,9 +82,12 @@ pub enum Pattern {
 }
 
 impl HeaderMatch {
-    pub fn holds(&self, headers: &Headers) -> bool {
-        let value = headers.joined(&self.name);
-        let holds = match (&self.pattern, value.as_deref()) {
+    fn holds<'m, 'h>(&'m self, headers: &'h Headers, last: &mut Last<'m, 'h>) -> bool {
+        if last.as_ref().is_none_or(|(name, _)| **name != *self.name) {
+            *last = Some((&self.name, headers.joined(&self.name)));
+        }
+        let value = last.as_ref().and_then(|(_, value)| value.as_deref());
+        let holds = match (&self.pattern, value) {
             (Pattern::Present(wanted), value) => value.is_some() == *wanted,
             (_, None) => false,
             (Pattern::Exact(text), Some(value)) => value == text.as_bytes(),
@@ -98,7 +112,8 @@ mod tests {
     #[track_caller]
     fn check(pattern: Pattern, invert: bool, headers: &[(&str, &str)], expected: bool) {
         let header = HeaderMatch { name: "x-tenant".into(), pattern, invert };
-        assert_eq!(header.holds(&Headers::from_pairs(headers)), expected, "{header:?} on {headers:?}");
+        let holds = all_hold(std::slice::from_ref(&header), &Headers::from_pairs(headers));
+        assert_eq!(holds, expected, "{header:?} on {headers:?}");
     }
 
     #[test]
@@ -127,6 +142,23 @@ mod tests {
         let twice = [("x-tenant", "gold"), ("x-tenant", "iron")];
         check(Pattern::Exact("gold".into()), false, &twice, false);
         check(Pattern::Exact("gold,iron".into()), false, &twice, true);
+    }
+
+    #[test]
+    fn what_was_looked_up_last_serves_the_same_name_and_no_other() {
+        let headers = Headers::from_pairs(&[("x-a", "1"), ("x-b", "2"), ("x-b", "3")]);
+        let is = |name: &str, value: &str| HeaderMatch {
+            name: name.into(),
+            pattern: Pattern::Exact(value.into()),
+            invert: false,
+        };
+        let good = [is("x-a", "1"), is("x-a", "1"), is("x-b", "2,3"), is("x-b", "2,3"), is("x-a", "1")];
+        assert!(all_hold(&good, &headers));
+        for place in 0..good.len() {
+            let mut bad = good.clone();
+            bad[place].name = "x-c".into();
+            assert!(!all_hold(&bad, &headers), "{bad:?}");
+        }
     }
 
     #[test]

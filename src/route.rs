@@ -51,7 +51,8 @@ impl Names {
 
 /// The first of `routes` that takes the request.
 pub fn first<'a>(routes: impl IntoIterator<Item = &'a Match>, subject: Subject<'_>) -> Option<RouteId> {
-    let place = routes.into_iter().position(|matcher| matcher.holds(subject))?;
+    let mut last = None;
+    let place = routes.into_iter().position(|matcher| matcher.holds_beside(subject, &mut last))?;
     u16::try_from(place).ok().map(RouteId)
 }
 
