@@ -137,14 +137,20 @@ fn pass(passed: &mut u64, both: [u8; LENGTHS]) -> usize {
     names.wrapping_add(values)
 }
 
-/// Whether two names of the same length are the same. They are short, and to have them compared elsewhere costs more
-/// than the comparison; and those that begin alike, as those in `x-` do, mostly end in another way.
-fn is_same(one: &[u8], other: &[u8]) -> bool {
-    let (Some(last), Some(other_last)) = (one.last_chunk::<8>(), other.last_chunk::<8>()) else {
-        return one.iter().zip(other).all(|(one, other)| one == other);
-    };
-    let ((words, _), (other_words, _)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
-    last == other_last && words.iter().zip(other_words).all(|(one, other)| one == other)
+/// Whether two texts are the same. Names are short, and to have them compared elsewhere costs more than the comparison;
+/// and those that begin alike, as those in `x-` do, mostly end in another way.
+pub fn is_same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    if let (Some(last), Some(other_last)) = (one.last_chunk::<8>(), other.last_chunk::<8>()) {
+        let ((words, _), (other_words, _)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
+        return last == other_last && words.iter().zip(other_words).all(|(one, other)| one == other);
+    }
+    if let (Some(last), Some(other_last)) = (one.last_chunk::<4>(), other.last_chunk::<4>()) {
+        return last == other_last && one.first_chunk::<4>() == other.first_chunk::<4>();
+    }
+    one.iter().zip(other).all(|(one, other)| one == other)
 }
 
 impl<'a> IntoIterator for &'a Headers {
@@ -239,6 +245,20 @@ mod tests {
             ("z", true),
         ] {
             assert_eq!(headers.any_begins(prefix), expected, "{prefix}");
+        }
+    }
+
+    #[test]
+    fn texts_are_the_same_when_no_byte_differs() {
+        for length in 0..40_u8 {
+            let text: Vec<u8> = (0..length).collect();
+            assert!(is_same(&text, &text.clone()));
+            for place in 0..text.len() {
+                let mut other = text.clone();
+                other[place] ^= 1;
+                assert!(!is_same(&text, &other), "{length} bytes, of which {place} differs");
+                assert!(!is_same(&text, &text[..place]));
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::headers::Headers;
+use crate::headers::{Headers, is_same};
 use crate::method::{Method, MethodSet};
 use crate::units::{Asked, Version};
 
@@ -83,14 +83,14 @@ pub enum Pattern {
 
 impl HeaderMatch {
     fn holds<'m, 'h>(&'m self, headers: &'h Headers, last: &mut Last<'m, 'h>) -> bool {
-        if last.as_ref().is_none_or(|(name, _)| **name != *self.name) {
+        if last.as_ref().is_none_or(|(name, _)| !is_same(name.as_bytes(), self.name.as_bytes())) {
             *last = Some((&self.name, headers.joined(&self.name)));
         }
         let value = last.as_ref().and_then(|(_, value)| value.as_deref());
         let holds = match (&self.pattern, value) {
             (Pattern::Present(wanted), value) => value.is_some() == *wanted,
             (_, None) => false,
-            (Pattern::Exact(text), Some(value)) => value == text.as_bytes(),
+            (Pattern::Exact(text), Some(value)) => is_same(value, text.as_bytes()),
             (Pattern::Prefix(text), Some(value)) => value.starts_with(text.as_bytes()),
             (Pattern::Suffix(text), Some(value)) => value.ends_with(text.as_bytes()),
             (Pattern::Contains(text), Some(value)) => contains(value, text.as_bytes()),
