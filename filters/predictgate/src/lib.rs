@@ -8,11 +8,15 @@ mod metrics;
 mod report;
 mod root;
 
+#[cfg(target_arch = "wasm32")]
 use std::alloc::System;
 
+#[cfg(target_arch = "wasm32")]
 use predictgate::recycle::Recycling;
 use proxy_wasm::types::LogLevel;
 
+// It is for one thread, which is what a VM has.
+#[cfg(target_arch = "wasm32")]
 #[global_allocator]
 static ALLOCATOR: Recycling<System> = Recycling::new(System);
 
