@@ -89,6 +89,7 @@ impl Health {
         let Some((entry, (report, is_news))) = merged else {
             // It goes on with the next tick.
             slot.is_dirty = true;
+            slot.waits_until = None;
             self.dirty.push(place);
             return;
         };

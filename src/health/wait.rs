@@ -22,8 +22,9 @@ use crate::units::Instant;
 /// How often [`Health::tick`] is called, or more often.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long before the end of a bucket its parts are merged, so that a tick may be late.
-const AHEAD: Duration = TICK.saturating_mul(2);
+/// How long before the end of a bucket its parts are merged, so that a worker may miss some ticks: what comes later is
+/// judged with the next bucket, and failures, which do not wait, would be judged without it.
+const AHEAD: Duration = TICK.saturating_mul(4);
 
 /// No part waits longer, however long the buckets are.
 const LONGEST: Duration = Duration::from_secs(2);
@@ -169,7 +170,17 @@ impl Health {
         let mut effects = Effects::default();
         self.is_newest = false;
         self.merge_due(store, policy, now, &mut effects);
+        // What others wrote first is tried once more.
+        self.merge_due(store, policy, now, &mut effects);
         effects
+    }
+}
+
+#[cfg(test)]
+impl Health {
+    /// Whether something has waited long enough.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.waiting.iter().any(|it| it.due <= now)
     }
 }
 

@@ -13,9 +13,9 @@ const MEMORY_NANOS: u64 = 40_000_000;
 /// that little of it is lost when less comes. At 2,500 requests a second that is a debit every 16 requests.
 const LEASES_IN_DEMAND: u64 = 6;
 
-/// While the bucket is half full at least, what is lost of leases keeps nobody from anything, so a lease is all that
-/// comes in its 20 ms: without that, a key needs 300 requests a second to have one, and each of its requests a debit
-/// until then.
+/// While the bucket is nearly full, a lease is all that comes in its 20 ms, though more of it is lost then: that takes
+/// a sixteenth of the bucket at most from who comes later. Without it a key needs 300 requests a second to have a
+/// lease, and each of its requests a debit until then.
 const LEASES_IN_DEMAND_OF_PLENTY: u64 = 2;
 
 /// Bits behind the point of the demand.
@@ -60,7 +60,8 @@ impl Account {
     /// lease.
     pub fn lease(&self, gcra: &Gcra, need: u64, now: Instant) -> Option<u64> {
         let is_known = now.nanos_since(self.seen_at) < MEMORY_NANOS;
-        let has_plenty = is_known && gcra.burst() / 2 <= gcra.available(self.tat, now);
+        let most = gcra.available(Tat::default(), now);
+        let has_plenty = is_known && most.saturating_sub(most / 16) <= gcra.available(self.tat, now);
         self.part_of_demand(
             gcra,
             need,
