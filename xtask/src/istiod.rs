@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::kept;
 use crate::project::Project;
-use crate::run::{Elsewhere, Step, output_of, unavailable};
+use crate::run::{Step, elsewhere, output_of, unavailable};
 
 const MODULE: &str = "tests/istio/istiod";
 
@@ -64,10 +64,9 @@ fn go(project: &Project, wanted: (u32, u32)) -> Result<String> {
     let found =
         if found.is_empty() { "there is none".to_owned() } else { format!("found {}", found.join(", ")) };
     let (major, minor) = wanted;
-    Err(Elsewhere(format!(
+    Err(elsewhere(format!(
         "istiod is compiled by Go {major}.{minor} or newer (https://go.dev/dl), and {found}"
-    ))
-    .into())
+    )))
 }
 
 /// `go 1.26.0` of a go.mod as (1, 26).

@@ -138,7 +138,7 @@ mod tests {
     use anyhow::anyhow;
 
     use super::*;
-    use crate::run::{Elsewhere, unavailable};
+    use crate::run::{elsewhere, unavailable};
 
     fn failed(report: &Report) -> Vec<&str> {
         report.failed().map(|row| row.name.as_str()).collect()
@@ -165,7 +165,7 @@ mod tests {
         ] {
             let mut report = Report::new(unable);
             report.step("envoy", || Err(unavailable("no Envoy").context("while looking for it")));
-            report.step("istio", || Err(Elsewhere("no Go".to_owned()).into()));
+            report.step("istio", || Err(elsewhere("no Go")));
             assert_eq!(failed(&report), expected);
         }
     }

@@ -21,38 +21,41 @@ const TAIL_LINES: usize = 60;
 
 /// This machine cannot do it, though nothing is wrong with the project: what is missing and how to get it.
 #[derive(Debug)]
-pub struct Unavailable(pub String);
+pub struct Unavailable {
+    reason: String,
+    /// What is missing is nothing that these commands install.
+    is_elsewhere: bool,
+}
 
 impl std::fmt::Display for Unavailable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.reason)
     }
 }
 
 impl std::error::Error for Unavailable {}
 
-pub fn unavailable(reason: impl Into<String>) -> anyhow::Error {
-    Unavailable(reason.into()).into()
-}
-
-pub fn is_unavailable(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Unavailable>().is_some() || is_elsewhere(error)
-}
-
-/// This machine cannot do it, and what is missing is nothing that these commands install.
-#[derive(Debug)]
-pub struct Elsewhere(pub String);
-
-impl std::fmt::Display for Elsewhere {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+impl Unavailable {
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), is_elsewhere: false }
     }
 }
 
-impl std::error::Error for Elsewhere {}
+pub fn unavailable(reason: impl Into<String>) -> anyhow::Error {
+    Unavailable::new(reason).into()
+}
+
+/// What is missing is nothing that these commands install.
+pub fn elsewhere(reason: impl Into<String>) -> anyhow::Error {
+    Unavailable { reason: reason.into(), is_elsewhere: true }.into()
+}
+
+pub fn is_unavailable(error: &anyhow::Error) -> bool {
+    error.is::<Unavailable>()
+}
 
 pub fn is_elsewhere(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Elsewhere>().is_some()
+    error.downcast_ref::<Unavailable>().is_some_and(|it| it.is_elsewhere)
 }
 
 /// A command that may take a while.

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::project::Project;
 use crate::report::{Ran, Report, Unable};
-use crate::run::{Unavailable, is_unavailable};
+use crate::run::{is_unavailable, unavailable};
 use crate::{cases, fuzz, image, istiod, manifests, node, tools, wasm};
 
 /// What needs nothing but a native Rust.
@@ -128,7 +128,7 @@ fn get(kept: &mut Option<Got>, make: impl FnOnce() -> Result<PathBuf>) -> Result
         kept.get_or_insert_with(|| make().map_err(|error| (is_unavailable(&error), format!("{error:#}"))));
     match got {
         Ok(path) => Ok(path.clone()),
-        Err((true, why)) => Err(Unavailable(why.clone()).into()),
+        Err((true, why)) => Err(unavailable(why.clone())),
         Err((false, why)) => Err(anyhow!("{why}")),
     }
 }

@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::apt;
 use crate::project::Project;
 use crate::python::{self, Environment, Packages};
-use crate::run::{output_of, unavailable};
+use crate::run::{Unavailable, output_of, unavailable};
 
 const ENVOY: &str = "1.40.0";
 /// The first Envoy whose Wasm filter can hold headers until the body comes (`allow_on_headers_stop_iteration`).
@@ -63,9 +63,9 @@ pub fn envoy(project: &Project) -> Result<PathBuf> {
     })
 }
 
-fn unavailable_envoy() -> crate::run::Unavailable {
+fn unavailable_envoy() -> Unavailable {
     let (major, minor) = OLDEST_ENVOY;
-    crate::run::Unavailable(format!("no Envoy; set ENVOY to the path of one, {major}.{minor} or newer"))
+    Unavailable::new(format!("no Envoy; set ENVOY to the path of one, {major}.{minor} or newer"))
 }
 
 fn envoy_folder() -> String {
