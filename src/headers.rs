@@ -75,9 +75,10 @@ impl Headers {
             let start = pass(&mut passed, *both);
             let (key, _) = halves(u64::from_le_bytes(*both));
             prefix.len() <= key
-                && data.get(start..).and_then(|rest| rest.get(..prefix.len())).is_some_and(|begin| {
-                    begin.first() == prefix.as_bytes().first() && is_same(begin, prefix.as_bytes())
-                })
+                && data
+                    .get(start..)
+                    .and_then(|rest| rest.get(..prefix.len()))
+                    .is_some_and(|begin| is_same(begin, prefix.as_bytes()))
         })
     }
 

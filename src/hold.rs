@@ -70,7 +70,7 @@ pub struct TooMany {
 /// While it is not known whether holds make sense, only so many requests of a worker wait to find out.
 pub const MAX_HELD_UNPROVEN: u32 = 16;
 
-/// How often the host is asked to look for holds that have ended.
+/// How often the host calls, to end holds whose deadline has come and to merge what workers have seen.
 pub const TICK: Duration = Duration::from_millis(100);
 
 impl Holds {

@@ -7,7 +7,7 @@ use crate::method::{Method, MethodSet};
 use crate::units::{Asked, Version};
 
 /// Everything that is given must hold; an empty match always holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Match {
     pub methods: Option<MethodSet>,
     pub version: Option<Version>,
@@ -63,7 +63,7 @@ pub fn all_hold(matches: &[HeaderMatch], headers: &Headers) -> bool {
 }
 
 /// One header, as in Envoy's `HeaderMatcher`: repeated values are joined by a comma before the comparison.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderMatch {
     /// In lower case.
     pub name: Box<str>,
@@ -71,7 +71,7 @@ pub struct HeaderMatch {
     pub invert: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pattern {
     Exact(Box<str>),
     Prefix(Box<str>),

@@ -133,7 +133,7 @@ pub struct Model {
 }
 
 /// A place that can answer. At least one of `cluster`, `headers` and `rewrite` is given.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub name: Box<str>,
     pub cluster: Option<Box<str>>,
@@ -142,7 +142,7 @@ pub struct Target {
 }
 
 /// What the server is asked instead of what the caller asked.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rewrite {
     pub model: Option<Box<str>>,
     /// A version or a label.
@@ -150,7 +150,7 @@ pub struct Rewrite {
     pub signature: Option<Box<str>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     pub name: Option<Box<str>>,
     pub matcher: Match,
@@ -165,7 +165,7 @@ pub struct Route {
 }
 
 /// What binds a caller to a target.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sticky {
     pub by: Vec<KeySource>,
     /// The hash of the salt, in which the hash of a caller's key begins.
@@ -173,7 +173,7 @@ pub struct Sticky {
     pub rotate_every: Option<Duration>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mirror {
     pub cluster: Box<str>,
     pub share: Share,

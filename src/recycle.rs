@@ -1,7 +1,7 @@
 //! An allocator that keeps freed blocks for those who ask for the same size next.
 //!
 //! A request asks for a dozen small blocks and gives them back, and the next one asks for the same sizes. A general
-//! allocator searches for each and merges each with its neighbours, which is a tenth of what a decision costs.
+//! allocator searches for each and merges each with its neighbours, which is a tenth of the instructions of a decision.
 //! The sizes are those to which the allocator behind it (dlmalloc) rounds, so that keeping wastes no memory, and few
 //! blocks of each are kept, so that what a large configuration gives back is merged again.
 

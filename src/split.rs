@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::units::{Share, TargetId, WallTime, nanos};
 
 /// The targets of a route with their weights.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
     /// At least one; the weights sum to 1 at least and [`MAX_WEIGHT_SUM`] at most.
     pub arms: Vec<Arm>,
@@ -24,7 +24,7 @@ pub struct Split {
 pub const MAX_WEIGHT_SUM: u32 = 1_000_000;
 
 /// One target of a split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arm {
     pub target: TargetId,
     /// The hash of the target's name, by [`KeyHash::text`].
@@ -139,7 +139,7 @@ pub fn choose(weights: impl Iterator<Item = (Arm, u64)>, draw: impl FnOnce() -> 
 /// FNV-1a of 64 bits, mixed at the end by the finaliser of SplitMix64.
 /// Sources: <https://datatracker.ietf.org/doc/html/draft-eastlake-fnv>; Steele, Lea and Flood, "Fast splittable
 /// pseudorandom number generators" (2014).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyHash(u64);
 
 impl KeyHash {
@@ -259,7 +259,7 @@ const fn log2_table() -> [u64; STEPS + 1] {
 }
 
 /// A weight that grows by the clock.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ramp {
     pub target: TargetId,
     pub start: WallTime,
@@ -267,7 +267,7 @@ pub struct Ramp {
     pub steps: Vec<RampStep>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RampStep {
     pub share: Share,
     /// How long the step lasts; the last one lasts for good.

@@ -15,7 +15,7 @@ use crate::tally::{Counts, increased, slower};
 use crate::units::{Factor, Mode, Share, TargetId};
 
 /// The operator's settings of one guard.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guard {
     pub target: TargetId,
     pub baseline: TargetId,
@@ -37,7 +37,7 @@ pub struct Guard {
     pub mode: Mode,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnEjection {
     #[default]
     Trip,
@@ -45,7 +45,7 @@ pub enum OnEjection {
 }
 
 /// The rule that trips.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     ConsecutiveFailures,
     FailureIncrease,

@@ -1,9 +1,9 @@
 //! Health: what a worker records of outcomes, how workers merge it, who judges, and what is in force.
 //!
 //! A worker counts in its own memory ([`Health::record`]) and adds its part to the shared state of the model on each
-//! tick, later when it holds nothing but successes, or at once when a threshold seems crossed. Whoever's write closes a bucket, or completes a row, judges; the
-//! others learn of it by a list that they read on each tick ([`Health::tick`]). Reads for a decision touch no shared
-//! memory ([`Health::is_quiet`], [`Health::standing`]).
+//! tick, later when it holds nothing but successes (`wait`), or at once when a threshold seems crossed. Whoever's write
+//! closes a bucket, or completes a row, judges; the others learn of it by a list that they read on each tick
+//! ([`Health::tick`]). Reads for a decision touch no shared memory ([`Health::is_quiet`], [`Health::standing`]).
 //!
 //! A policy that is off costs nothing: a model without `outlier_detection` and guards has no place here.
 

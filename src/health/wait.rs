@@ -14,13 +14,11 @@ use std::time::Duration;
 
 use super::slot::Slot;
 use super::{Effects, Health};
+use crate::hold::TICK;
 use crate::policy::Policy;
 use crate::store::{Next, SharedStore, Version, update};
 use crate::tally::bucket_ends;
 use crate::units::Instant;
-
-/// How often [`Health::tick`] is called, or more often.
-const TICK: Duration = Duration::from_millis(100);
 
 /// How long before the end of a bucket its parts are merged, so that a worker may miss some ticks: what comes later is
 /// judged with the next bucket, and failures, which do not wait, would be judged without it.

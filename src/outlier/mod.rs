@@ -41,7 +41,7 @@ pub struct OutlierDetection {
 }
 
 /// The rule that ejects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     ConsecutiveFailures,
     FailurePercentage,

@@ -193,8 +193,7 @@ impl Worker {
         let Sent { model, target, .. } = sent;
         state.metrics.add(&self.policy, Metric::Requests { model, target, code }, 1);
         if !sent.streams {
-            let nanos = now.as_nanos().saturating_sub(sent.at.as_nanos());
-            let millis = nanos / NANOS_IN_A_MILLI;
+            let millis = now.nanos_since(sent.at) / NANOS_IN_A_MILLI;
             state.metrics.record(&self.policy, Metric::Duration { model, target }, millis);
         }
     }
