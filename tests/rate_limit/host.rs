@@ -233,3 +233,36 @@ fn a_lease_is_used_for_twenty_milliseconds_and_not_a_nanosecond_longer() {
         assert_eq!(before < store.calls.get(), asks, "after {after:?}");
     }
 }
+
+#[test]
+fn what_leases_lose_of_a_nearly_full_bucket_leaves_a_burst_to_who_kept_below_the_rate() {
+    const BURST: u32 = 1000;
+    // Nobody takes without thrift below fifteen sixteenths of what debits may use, the burst but for 20 ms of the rate.
+    const LEFT: u32 = (BURST - 20) * 15 / 16;
+    // What comes in 10 ms.
+    const LARGEST_LEASE: u32 = 10;
+    for (workers, bunch, every) in [(1, 40, 45), (4, 9, 10), (8, 9, 10)] {
+        let store = MemStore::default();
+        let mut limiters: Vec<_> = (0..workers)
+            .map(|_| {
+                let mut limiter = limiter(64);
+                limiter.add(None, &rate("limit", 1000, 1000, SECOND), false);
+                limiter
+            })
+            .collect();
+        let mut now = START;
+        let mut asked = 0;
+        while now < START.after(20 * SECOND) {
+            for _ in 0..bunch {
+                asked += 1;
+                let limiter = &mut limiters[asked % workers];
+                assert_eq!(admitted(limiter, &store, now, LimitId(0), 1), 1, "below the rate");
+            }
+            now = now.after(Duration::from_millis(every));
+        }
+        let passed: u32 =
+            (0..900).map(|n| admitted(&mut limiters[n % workers], &store, now, LimitId(0), 1)).sum();
+        let least = (LEFT - LARGEST_LEASE * u32::try_from(workers).unwrap()).min(900);
+        assert!(least <= passed, "{workers} workers: {passed} of 900, expected {least}");
+    }
+}
