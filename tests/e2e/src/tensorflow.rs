@@ -7,20 +7,17 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use model_server::client::rest::{self, RestReply};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::tools::root;
-use crate::wait::DEADLINE;
-
-/// The executed calls of a server, by model and version.
-pub type Counts = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// Two servers of the model `resnet`: one has version 1 (y = 0.5x + 2), which the label `stable` names;
 /// the other has version 2 (y = 0.5x + 3), which the label `canary` names.
@@ -73,13 +70,14 @@ impl Server {
         Program::spawn(command, "server.py").map(Starting)
     }
 
-    /// What this server itself has executed since it started.
+    /// How many calls this server says that it has executed since it started.
     ///
     /// # Errors
     ///
     /// When the server does not answer.
-    pub fn counts(&self) -> Result<Counts> {
-        self.get("/counts")
+    pub async fn executed(&self) -> Result<u64> {
+        let counts: BTreeMap<String, BTreeMap<String, u64>> = self.get("/counts").await?;
+        Ok(counts.values().flat_map(|versions| versions.values()).sum())
     }
 
     /// The tensors that Predict has brought to this server, oldest first.
@@ -87,41 +85,16 @@ impl Server {
     /// # Errors
     ///
     /// When the server does not answer.
-    pub fn digests(&self) -> Result<Vec<Digest>> {
-        self.get("/digests")
+    pub async fn digests(&self) -> Result<Vec<Digest>> {
+        self.get("/digests").await
     }
 
-    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let (status, body) = rest(self.rest, "GET", path, "")?;
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let RestReply { status, body, .. } = rest::get(self.rest, path).await?;
+        let body = String::from_utf8_lossy(&body);
         ensure!(status == 200, "server.py answers {status} to {path}: {body}");
         serde_json::from_str(&body).with_context(|| format!("{path}: {body}"))
     }
-}
-
-/// Makes one REST call, and answers the status and the body.
-///
-/// # Errors
-///
-/// When there is no answer of known length.
-pub fn rest(at: SocketAddr, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect(at).with_context(|| format!("cannot connect to {at}"))?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    let length = body.len();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).with_context(|| format!("no whole answer to {path}"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("an answer without an end of headers")?;
-    let status = head.split(' ').nth(1).context("an answer without a status")?.parse()?;
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(": ")?;
-        name.eq_ignore_ascii_case("content-length").then_some(value)
-    });
-    let length: usize = length.with_context(|| format!("no length of the answer: {head}"))?.parse()?;
-    ensure!(body.len() == length, "found {} bytes, wanted {length}: {body}", body.len());
-    Ok((status, body.to_owned()))
 }
 
 /// One tensor as a server received it.

@@ -8,8 +8,11 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
+use bytes::Bytes;
+use http::Method;
 use libtest_mimic::{Arguments, Trial};
-use predictgate_e2e::tensorflow::{Answer, Client, ErrorInfo, TensorFlow, rest};
+use model_server::client::rest::{self, RestReply};
+use predictgate_e2e::tensorflow::{Answer, Client, Digest, ErrorInfo, Server, TensorFlow};
 use predictgate_e2e::wait::until;
 use predictgate_e2e::{Envoy, Scenario};
 use serde_json::{Value, json};
@@ -97,10 +100,12 @@ impl Stage {
 
     /// The same for a REST call.
     #[track_caller]
-    fn rest(&self, method: &str, path: &str, body: &str) -> (u16, Value, [u64; 2]) {
+    fn rest(&self, method: Method, path: &str, body: &str) -> (u16, Value, [u64; 2]) {
         let before = self.executed();
-        let (status, text) = rest(self.addr, method, path, body).unwrap();
+        let answer = rest::request(self.addr, method, path, &[], Bytes::copy_from_slice(body.as_bytes()));
+        let RestReply { status, body, .. } = self.runtime.block_on(answer).unwrap();
         let after = self.executed();
+        let text = String::from_utf8_lossy(&body);
         let body = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
         (status, body, [after[0] - before[0], after[1] - before[1]])
     }
@@ -119,8 +124,12 @@ impl Stage {
     }
 
     fn executed(&self) -> [u64; 2] {
-        [&self.servers.v1, &self.servers.v2]
-            .map(|server| server.counts().unwrap().values().flat_map(|versions| versions.values()).sum())
+        [&self.servers.v1, &self.servers.v2].map(|server| self.runtime.block_on(server.executed()).unwrap())
+    }
+
+    /// The tensor that a server received last.
+    fn last_received(&self, server: &Server) -> Digest {
+        self.runtime.block_on(server.digests()).unwrap().pop().unwrap()
     }
 }
 
@@ -227,7 +236,7 @@ fn a_tensor_of_4_mib_arrives_and_comes_back_unchanged(stage: &mut Stage) {
     let (answer, by) = stage.call(&json!({ "model": "resnet", "version": 2, "count": COUNT }));
     assert_eq!((answer.code.as_str(), answer.details.as_str(), by), ("OK", "", BY_V2));
 
-    let received = stage.servers.v2.digests().unwrap().pop().unwrap();
+    let received = stage.last_received(&stage.servers.v2);
     assert_eq!((received.version.as_str(), received.bytes), ("2", 4 << 20));
     assert_eq!(received.sha256, answer.sent_sha256);
 
@@ -338,7 +347,7 @@ fn a_gzip_message_is_read_and_arrives_unchanged(stage: &mut Stage) {
         assert_eq!((answer.code.as_str(), answer.details.as_str(), by), ("OK", "", executed), "{request}");
         assert_eq!((answer.version.as_str(), answer.count), (version, count), "{request}");
         let server = if executed == BY_V1 { &stage.servers.v1 } else { &stage.servers.v2 };
-        assert_eq!(server.digests().unwrap().pop().unwrap().sha256, answer.sent_sha256, "{request}");
+        assert_eq!(stage.last_received(server).sha256, answer.sent_sha256, "{request}");
     }
 }
 
@@ -349,7 +358,7 @@ fn a_rewritten_call_is_what_the_configuration_says(stage: &mut Stage) {
     check_predict(stage, json!({ "model": "nightly", "label": "x" }), "2", BY_V2, values);
 
     for path in ["/v1/models/nightly:predict", "/v1/models/nightly/versions/1:predict"] {
-        let (status, body, by) = stage.rest("POST", path, r#"{"instances": [1.0, 2.0, 5.0]}"#);
+        let (status, body, by) = stage.rest(Method::POST, path, r#"{"instances": [1.0, 2.0, 5.0]}"#);
         assert_eq!((status, body, by), (200, json!({ "predictions": values }), BY_V2), "{path}");
     }
 }
@@ -357,7 +366,7 @@ fn a_rewritten_call_is_what_the_configuration_says(stage: &mut Stage) {
 fn a_tensor_of_4_mib_survives_the_rewriting(stage: &mut Stage) {
     let (answer, by) = stage.call(&json!({ "model": "nightly", "count": 1 << 20 }));
     assert_eq!((answer.code.as_str(), answer.details.as_str(), by), ("OK", "", BY_V2));
-    let received = stage.servers.v2.digests().unwrap().pop().unwrap();
+    let received = stage.last_received(&stage.servers.v2);
     assert_eq!((received.bytes, received.sha256), (4 << 20, answer.sent_sha256));
 }
 
@@ -411,16 +420,14 @@ fn a_cost_above_the_burst_tells_the_client_never_to_come_again(stage: &mut Stage
 
 fn rest_reads_an_exceeded_limit_as_json(stage: &mut Stage) {
     let path = "/v1/models/counted";
-    let before = stage.executed();
     for _ in 0..4 {
         // Asked of `resnet`, as the target says.
-        assert_eq!(rest(stage.addr, "GET", path, "").unwrap().0, 200);
+        let (status, _, by) = stage.rest(Method::GET, path, "");
+        assert_eq!((status, by), (200, BY_NONE));
     }
-    let (status, body) = rest(stage.addr, "GET", path, "").unwrap();
-    assert_eq!(status, 429);
-    let body: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(body, json!({ "error": "limit small has 0 of 4 left and this costs 1" }));
-    assert_eq!(stage.executed(), before);
+    let (status, body, by) = stage.rest(Method::GET, path, "");
+    let error = json!({ "error": "limit small has 0 of 4 left and this costs 1" });
+    assert_eq!((status, body, by), (429, error, BY_NONE));
 }
 
 fn an_administrative_call_reaches_no_server(stage: &mut Stage) {
@@ -458,7 +465,7 @@ fn rest_predict_is_answered_by_the_version_in_the_path(stage: &mut Stage) {
         ("/V1/Models/res%6eet/Versions/2:predict", 3.0, BY_V2),
     ] {
         let rows = json!({ "instances": [1.0, 2.0, 5.0] }).to_string();
-        let (status, body, by) = stage.rest("POST", path, &rows);
+        let (status, body, by) = stage.rest(Method::POST, path, &rows);
         let predictions = [1.0, 2.0, 5.0].map(|x| 0.5 * x + offset);
         assert_eq!((status, body), (200, json!({ "predictions": predictions })), "{path}");
         assert_eq!(by, executed, "{path}");
@@ -466,7 +473,7 @@ fn rest_predict_is_answered_by_the_version_in_the_path(stage: &mut Stage) {
 }
 
 fn rest_status_is_that_of_the_version_in_the_path(stage: &mut Stage) {
-    let (status, body, _) = stage.rest("GET", "/v1/models/resnet/versions/2", "");
+    let (status, body, _) = stage.rest(Method::GET, "/v1/models/resnet/versions/2", "");
     assert_eq!(status, 200);
     assert_eq!(body["model_version_status"][0]["version"], "2");
     assert_eq!(body["model_version_status"][0]["state"], "AVAILABLE");
@@ -474,11 +481,11 @@ fn rest_status_is_that_of_the_version_in_the_path(stage: &mut Stage) {
 
 fn rest_errors_are_json_whoever_refuses(stage: &mut Stage) {
     let rows = r#"{"instances": [1.0]}"#;
-    let (status, body, by) = stage.rest("POST", "/v1/models/resnet/versions/3:predict", rows);
+    let (status, body, by) = stage.rest(Method::POST, "/v1/models/resnet/versions/3:predict", rows);
     let error = json!({ "error": "Servable not found for request: Specific(resnet, 3)" });
     assert_eq!((status, body, by), (404, error, BY_NONE));
 
-    let (status, body, by) = stage.rest("POST", "/v1/models/bert:predict", rows);
+    let (status, body, by) = stage.rest(Method::POST, "/v1/models/bert:predict", rows);
     assert_eq!((status, by), (404, BY_NONE));
     assert!(body["error"].is_string(), "{body}");
 }

@@ -49,20 +49,15 @@ impl Backend {
     }
 
     /// How many inferences each pool says that it has executed.
-    pub fn executed(&self) -> Result<[u64; 2]> {
+    pub async fn executed(&self) -> Result<[u64; 2]> {
         match self {
             Self::Native(pools) => Ok(pools.executed().into()),
-            Self::TensorFlow(servers) => {
-                let sum = |server: &predictgate_e2e::tensorflow::Server| {
-                    Ok::<_, anyhow::Error>(server.counts()?.values().flat_map(|it| it.values()).sum())
-                };
-                Ok([sum(&servers.v1)?, sum(&servers.v2)?])
-            }
+            Self::TensorFlow(servers) => Ok([servers.v1.executed().await?, servers.v2.executed().await?]),
         }
     }
 
     /// SHA-256, in hexadecimal, of what the pool `tfs-v1` received last: the whole message, or its tensor.
-    pub fn last_received(&self) -> Result<Received> {
+    pub async fn last_received(&self) -> Result<Received> {
         match self {
             Self::Native(pools) => {
                 let all = pools.v1.received();
@@ -70,7 +65,7 @@ impl Backend {
                 Ok(Received::Message(hash.context("tfs-v1 has received nothing")?))
             }
             Self::TensorFlow(servers) => {
-                let last = servers.v1.digests()?.pop().context("tfs-v1 has received nothing")?;
+                let last = servers.v1.digests().await?.pop().context("tfs-v1 has received nothing")?;
                 Ok(Received::Tensor(last.sha256))
             }
         }

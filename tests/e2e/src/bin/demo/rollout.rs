@@ -102,9 +102,9 @@ impl Rollout {
             acts_after = Some(self.last_of_the_old(&during, at));
             rounds = during;
         }
-        let before = self.backend.executed()?;
+        let before = self.backend.executed().await?;
         let last = self.users.call(rounds.len()).await?;
-        let after = self.backend.executed()?;
+        let after = self.backend.executed().await?;
         let has: Vec<_> = last.iter().map(|call| *call.answer.as_ref().unwrap_or(&0)).collect();
         rounds.push(last);
         let came = TARGETS.map(|(_, version)| {

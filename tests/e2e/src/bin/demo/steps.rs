@@ -63,7 +63,7 @@ impl Demo {
             let target = plan::target(&self.configuration, ask.asked).unwrap_or("none").to_owned();
             let pool = plan::pool(&self.configuration, &target);
             for over in ["gRPC", "REST"] {
-                let before = self.backend.executed()?;
+                let before = self.backend.executed().await?;
                 let mut answers = Vec::new();
                 for _ in 0..TIMES {
                     answers.push(if over == "gRPC" {
@@ -72,7 +72,7 @@ impl Demo {
                         self.by_rest(ask).await?
                     });
                 }
-                let after = self.backend.executed()?;
+                let after = self.backend.executed().await?;
                 let executed = [after[0] - before[0], after[1] - before[1]];
                 let mut wanted = [0, 0];
                 wanted[pool] = TIMES;
@@ -120,7 +120,7 @@ impl Demo {
 
     pub async fn refusals(&mut self) -> Result<()> {
         self.report.step("What is refused, in the caller's own language, and reaches no server");
-        let before = self.backend.executed()?;
+        let before = self.backend.executed().await?;
         let message = predict_request("bert", Asked::Latest, &X).encode_to_vec();
         let framed = model_server::framing::frame(&message);
         let calls = [
@@ -166,13 +166,13 @@ impl Demo {
             ("HTTP 404", "model_not_configured"),
         ];
         self.report.check("status and reason of the refusals", &found, &wanted.to_vec());
-        self.report.check("executed by the servers", &self.backend.executed()?, &before);
+        self.report.check("executed by the servers", &self.backend.executed().await?, &before);
         Ok(())
     }
 
     pub async fn spoofing(&mut self) -> Result<()> {
         self.report.step("A caller asks for version 1 and claims the other pool by header");
-        let before = self.backend.executed()?;
+        let before = self.backend.executed().await?;
         let client = self
             .client
             .clone()
@@ -187,7 +187,7 @@ impl Demo {
         self.passed += 1;
         self.report.check("the answer over gRPC", &reply.ok()?.values().to_vec(), &Y[0].to_vec());
         self.report.check("the answer over REST", &answer.values(), &Y[0].to_vec());
-        let after = self.backend.executed()?;
+        let after = self.backend.executed().await?;
         self.report.check("executed by tfs-v1, tfs-v2", &after, &[before[0] + 2, before[1]]);
         Ok(())
     }
@@ -200,7 +200,7 @@ impl Demo {
         let reply = self.client.predict(&request).await?.ok()?;
         self.passed += 1;
         self.report.check("values in the answer", &reply.values().len(), &MIB);
-        let (what, found, sent) = match self.backend.last_received()? {
+        let (what, found, sent) = match self.backend.last_received().await? {
             Received::Message(found) => ("message", found, request.encode_to_vec()),
             Received::Tensor(found) => ("tensor", found, content),
         };

@@ -120,7 +120,7 @@ impl Tenants {
             ("passed", 6),
             ("refused", 6),
         ]);
-        let before = self.backend.executed()?;
+        let before = self.backend.executed().await?;
         let modest = self.client("modest").await?;
         let mut greedy = Vec::new();
         for _ in 0..GREEDY {
@@ -152,7 +152,7 @@ impl Tenants {
         }
         let took = begun.elapsed();
         self.judge(&alone, &crowded, &crowd, took);
-        let after = self.backend.executed()?;
+        let after = self.backend.executed().await?;
         let passed = alone.passed + crowded.passed + crowd.passed;
         self.report.check(
             "executed by the servers, and passed by the callers' count",
