@@ -21,6 +21,8 @@ const MOST_GROWTH: f64 = 1.1;
 const MOST_IDLE_GROWTH: f64 = 1.2;
 /// Two intervals of ejection and the tick after them: then nothing of the requests is left to be judged.
 const SETTLED: Duration = Duration::from_secs(21);
+/// After which an Envoy that goes on has done what was due while it was halted.
+const RESUMED: Duration = Duration::from_secs(1);
 /// How the names of workers' threads begin.
 const WORKERS: &str = "wrk:";
 /// Over several workers' connections, however the kernel deals them out.
@@ -71,7 +73,8 @@ impl Bench<'_> {
         Ok(points)
     }
 
-    /// Envoys that have served and do so no more, all in the same time.
+    /// Envoys that have served and do so no more, each in turn while the others are halted: ticks of Envoys that rest
+    /// side by side keep their distance, and who always comes second finds the core awake and the caches warm.
     pub fn idle(&mut self, results: &mut Results) -> Result<()> {
         let mut points = self.models(&[10, 10_000])?;
         for point in &mut points {
@@ -82,21 +85,22 @@ impl Bench<'_> {
         }
         eprintln!("idle: until the last requests are judged");
         std::thread::sleep(SETTLED);
-        // Twice as long as Envoy takes from one flush of its statistics to the next.
-        let (count, time) = if self.plan.quick { (1, 10) } else { (3, 10) };
+        // From one flush of Envoy's statistics to the next.
+        let (count, time) = if self.plan.quick { (3, 5) } else { (12, 5) };
         let mut workers: Vec<Vec<f64>> = points.iter().map(|_| Vec::new()).collect();
         let mut all = workers.clone();
-        let read = || -> Result<Vec<_>> {
-            let of = |point: &At| {
-                let pid = point.envoy.pid();
-                Ok((Cpu::of_threads(pid, WORKERS)?, Cpu::of_process(pid)?))
-            };
-            points.iter().map(of).collect()
-        };
+        let read = |pid| Ok::<_, anyhow::Error>((Cpu::of_threads(pid, WORKERS)?, Cpu::of_process(pid)?));
+        for point in &points {
+            point.envoy.halt(true)?;
+        }
         for _ in 0..count {
-            let before = read()?;
-            std::thread::sleep(Duration::from_secs(time));
-            for (place, (before, after)) in before.into_iter().zip(read()?).enumerate() {
+            for (place, point) in points.iter().enumerate() {
+                point.envoy.halt(false)?;
+                std::thread::sleep(RESUMED);
+                let before = read(point.envoy.pid())?;
+                std::thread::sleep(Duration::from_secs(time));
+                let after = read(point.envoy.pid())?;
+                point.envoy.halt(true)?;
                 let micros = |used: Duration| used.as_secs_f64() * 1e6 / time as f64;
                 workers[place].push(micros(after.0 - before.0));
                 all[place].push(micros(after.1 - before.1));

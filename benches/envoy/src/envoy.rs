@@ -9,6 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::machine;
@@ -83,6 +85,16 @@ impl Envoy {
             }
             thread::sleep(PAUSE);
         }
+    }
+
+    /// Lets it do nothing at all, or go on.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended.
+    pub fn halt(&self, halted: bool) -> Result<()> {
+        let signal = if halted { Signal::SIGSTOP } else { Signal::SIGCONT };
+        Ok(kill(Pid::from_raw(self.child.id().try_into()?), signal)?)
     }
 
     pub fn pid(&self) -> u32 {
