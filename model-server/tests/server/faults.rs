@@ -87,6 +87,11 @@ async fn a_reset_waits_for_a_part_that_is_larger_than_the_windows() {
     assert!(matches!(broken, Broken::Reset(h2::Reason::INTERNAL_ERROR)), "{broken}");
 }
 
+/// Whether the only request has come and its client has given up.
+fn is_cancelled(server: &Server) -> bool {
+    server.received().first().is_some_and(|it| it.outcome == Outcome::Cancelled)
+}
+
 #[tokio::test]
 async fn a_hang_lasts_until_the_client_gives_up() {
     let (server, client) = pair().await;
@@ -94,8 +99,7 @@ async fn a_hang_lasts_until_the_client_gives_up() {
     let impatient = client.clone().with_deadline(SOON);
     let broken = impatient.predict(&predict_request("resnet", Asked::Version(1), &[1.0])).await.unwrap_err();
     assert!(matches!(broken, Broken::Deadline), "{broken}");
-    let cancelled = |server: &Server| server.received()[0].outcome == Outcome::Cancelled;
-    server.until(LONG, cancelled).await.unwrap();
+    server.until(LONG, is_cancelled).await.unwrap();
     let received = &server.received()[0];
     assert_eq!((received.executed, received.header("grpc-timeout")), (false, Some(&b"1000000u"[..])));
     // The other version answers on the same connection meanwhile.
@@ -251,7 +255,7 @@ async fn an_answer_that_stalls_has_begun_and_ends_with_the_server() {
     let request = predict_request("resnet", Asked::Version(1), &[1.0]);
     assert!(matches!(client.predict(&request).await, Err(Broken::Deadline)));
     assert_eq!(server.counts().total(), 1);
-    server.until(LONG, |it| it.received()[0].outcome == Outcome::Cancelled).await.unwrap();
+    server.until(LONG, is_cancelled).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use model_server::client::rest;
@@ -24,9 +25,11 @@ impl Admin {
         Ok(text)
     }
 
-    /// True when Envoy says that it serves. No connection, or another answer, is no error: it may be starting.
-    pub async fn is_ready(self) -> bool {
-        rest::get(self.addr, "/ready").await.is_ok_and(|answer| answer.status == 200)
+    /// True when an Envoy serves that was started with this bootstrap, and not another that was faster to take the port.
+    /// No connection, or another answer, is no error: it may be starting.
+    pub async fn is_ready(self, bootstrap: &Path) -> bool {
+        let Ok(info) = self.json("/server_info").await else { return false };
+        info["state"] == "LIVE" && info["command_line_options"]["config_path"].as_str() == bootstrap.to_str()
     }
 
     /// # Errors

@@ -80,7 +80,7 @@ impl Envoy {
         until("Envoy to be ready", || async move {
             match process.ended() {
                 Some(status) => bail!("Envoy has ended, {status}"),
-                None => Ok(ready.admin.is_ready().await.then_some(())),
+                None => Ok(ready.admin.is_ready(&ready.files.bootstrap).await.then_some(())),
             }
         })
         .await

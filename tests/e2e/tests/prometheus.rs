@@ -8,6 +8,7 @@ mod trouble;
 use std::collections::BTreeSet;
 use std::fs;
 
+use anyhow::Context as _;
 use model_server::client::rest;
 use predictgate_e2e::tools::root;
 use predictgate_e2e::wait::until;
@@ -105,7 +106,7 @@ async fn every_metric_is_scraped_and_every_alert_is_raised_by_its_trouble_and_no
 
     for (name, labels) in documented {
         let query = format!(r#"{{__name__=~"{name}(_bucket|_sum|_count)?"}}"#);
-        let series = prometheus.series(&query).await.unwrap();
+        let series = prometheus.shown(&query).await.unwrap();
         let names: BTreeSet<_> = series.iter().map(|it| it["__name__"].as_str().unwrap()).collect();
         let parts = ["_bucket", "_sum", "_count"].map(|part| format!("{name}{part}"));
         let is_histogram = name.ends_with("_ms");
@@ -119,9 +120,9 @@ async fn every_metric_is_scraped_and_every_alert_is_raised_by_its_trouble_and_no
         }
     }
     for name in prometheus.recorded().await.unwrap() {
-        assert_ne!(prometheus.series(&name).await.unwrap(), [Value::Null; 0], "{name}");
+        prometheus.shown(&name).await.unwrap();
     }
     for (panel, query) in asked_by_the_dashboard() {
-        assert_ne!(prometheus.series(&query).await.unwrap(), [Value::Null; 0], "{panel}: {query}");
+        prometheus.shown(&query).await.with_context(|| panel).unwrap();
     }
 }

@@ -79,14 +79,14 @@ impl Gateway {
             .stdout(File::create(place(ACCESS_LOG))?)
             .stderr(File::create(place(LOG))?);
         let process = Process::spawn(command)?;
-        let (alive, address) = (&process, &place(ADMIN));
+        let (alive, address, ours) = (&process, &place(ADMIN), &place(BOOTSTRAP));
         let started = until("Envoy to have the listener of the Gateway", || async move {
             if let Some(status) = alive.ended() {
                 bail!("Envoy has ended, {status}");
             }
             let Some(addr) = read(address).trim().parse().ok() else { return Ok(None) };
             let admin = Admin { addr };
-            if !admin.is_ready().await {
+            if !admin.is_ready(ours).await {
                 return Ok(None);
             }
             for kind in ["listener_manager.lds", "cluster_manager.cds"] {

@@ -11,7 +11,7 @@ use predictgate_e2e::users::{Call, Users};
 use predictgate_e2e::wait::{until, within};
 use serde_json::{Value, json};
 
-use super::illness::{self, Illness, TIMEOUT, last_canary, metric, nth_failure};
+use super::illness::{self, IMPATIENT, Illness, PATIENT, last_canary, metric, nth_failure};
 use super::split::{CANARY, STABLE};
 use super::stage::Stage;
 
@@ -46,8 +46,8 @@ fn detection(latency_ratio: u32) -> Value {
     })
 }
 
-async fn stage(latency_ratio: u32) -> Stage {
-    illness::stage([50, 50], |model| model["outlier_detection"] = detection(latency_ratio)).await
+async fn stage(latency_ratio: u32, timeout: Duration) -> Stage {
+    illness::stage([50, 50], timeout, |model| model["outlier_detection"] = detection(latency_ratio)).await
 }
 
 fn said(stage: &Stage, words: &str) -> Option<Line> {
@@ -72,18 +72,21 @@ struct Expected {
     /// 0 where the target's failures alone are to judge: what it answered before it began to hang is older than what the
     /// other has answered, and on a machine that was busy then it looks slow.
     latency_ratio: u32,
+    /// Of a call, before an answer begins.
+    timeout: Duration,
     deadline: fn(begun: Instant, row: Option<Instant>) -> Instant,
 }
 
 const A_ROW: Expected = Expected {
     cause: "consecutive_failures",
     latency_ratio: 0,
+    timeout: PATIENT,
     deadline: |_, row| row.expect("a row of failures") + within(ACTS),
 };
 
 /// Lets the canary fall ill under traffic, be ejected, become well and come back.
 async fn falls_ill_and_comes_back(illness: Illness, expected: &Expected) {
-    let stage = stage(expected.latency_ratio).await;
+    let stage = stage(expected.latency_ratio, expected.timeout).await;
     let users = Users::connect(&stage.envoy, USERS).await.unwrap();
     let traffic = Traffic::start(&users, RATE);
     // The windows are full of what was well.
@@ -147,17 +150,18 @@ async fn a_target_that_has_not_loaded_the_version_is_ejected_by_its_row_and_come
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_target_that_hangs_is_ejected_by_its_row_of_timeouts_and_comes_back() {
-    falls_ill_and_comes_back(Illness::Fault(Fault::hang()), &A_ROW).await;
+    let by_timeouts = Expected { timeout: IMPATIENT, ..A_ROW };
+    falls_ill_and_comes_back(Illness::Fault(Fault::hang()), &by_timeouts).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_target_that_is_only_slow_is_ejected_by_its_latency_and_comes_back() {
     // Four times slower than who is well on a busy machine.
     const SLOW: Duration = Duration::from_millis(500);
-    assert!(SLOW < TIMEOUT, "it answers");
     let by_latency = Expected {
         cause: "latency",
         latency_ratio: 4,
+        timeout: PATIENT,
         // When the first slow answer is a window old, all of the window are slow; it is judged when a sixth of it ends.
         deadline: |begun, _| begun + SLOW + INTERVAL + INTERVAL / 6 + within(ACTS),
     };
@@ -166,7 +170,7 @@ async fn a_target_that_is_only_slow_is_ejected_by_its_latency_and_comes_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn not_more_than_half_of_the_weight_is_out_when_everybody_fails() {
-    let stage = stage(0).await;
+    let stage = stage(0, PATIENT).await;
     let users = Users::connect(&stage.envoy, USERS).await.unwrap();
     let failing = || Some(Fault::fail(1.0, Code::Internal, Place::AfterHeaders));
     stage.pools.v1.set_fault(MODEL, STABLE, failing());
@@ -190,7 +194,7 @@ async fn not_more_than_half_of_the_weight_is_out_when_everybody_fails() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_of_a_target_that_is_out_are_served_by_the_other_and_nobody_else_moves() {
-    let stage = stage(0).await;
+    let stage = stage(0, PATIENT).await;
     let users = Users::connect(&stage.envoy, USERS).await.unwrap();
     let versions = |calls: Vec<Call>| -> Vec<_> { calls.into_iter().map(|call| call.answer).collect() };
     let before = versions(users.call(0).await.unwrap());

@@ -15,7 +15,7 @@ use predictgate_e2e::wait::{is_idle, until};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::illness::{self, metric, rollout};
+use super::illness::{self, PATIENT, metric, rollout};
 use super::split::{CANARY, STABLE};
 use super::stage::{Stage, X};
 use super::wire::{field, spec};
@@ -51,7 +51,7 @@ async fn pass(time: Duration) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_at_random_eject_nobody_and_roll_nothing_back_with_the_default_settings() {
-    let stage = illness::stage([90, 10], |model| {
+    let stage = illness::stage([90, 10], PATIENT, |model| {
         model["outlier_detection"] = json!({});
         rollout(model)["guard"] = json!({ "target": "canary", "baseline": "stable" });
     })
@@ -113,7 +113,7 @@ impl Stranger {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_caller_that_makes_every_mistake_ejects_nobody_and_rolls_nothing_back() {
-    let stage = illness::stage([50, 50], |model| {
+    let stage = illness::stage([50, 50], PATIENT, |model| {
         model["outlier_detection"] = json!({ "min_clients": 2 });
         rollout(model)["guard"] = json!({ "target": "canary", "baseline": "stable" });
     })

@@ -14,18 +14,25 @@ use super::outcomes::without_health_checks;
 use super::split::CANARY;
 use super::stage::Stage;
 
-/// After which Envoy gives up a server that has not begun to answer: longer than one that is well takes on a busy machine.
-pub const TIMEOUT: Duration = Duration::from_secs(2);
+/// After which Envoy gives up a server that has not begun to answer: longer than any machine keeps a well one from it.
+pub const PATIENT: Duration = Duration::from_secs(30);
+/// The same where a server hangs: longer than one that is well takes on a busy machine.
+pub const IMPATIENT: Duration = Duration::from_secs(2);
 
 /// The ejection scenario with four workers, in which nothing but the filter looks after the servers' health.
 /// The last route deals out by `weights`; `change` is given the model.
-pub async fn stage(weights: [u32; 2], change: impl FnOnce(&mut Value)) -> Stage {
-    Stage::shipped("ejection", |scenario| of(scenario, weights, change)).await
+pub async fn stage(weights: [u32; 2], timeout: Duration, change: impl FnOnce(&mut Value)) -> Stage {
+    Stage::shipped("ejection", |scenario| of(scenario, weights, timeout, change)).await
 }
 
-pub fn of(scenario: Scenario, weights: [u32; 2], change: impl FnOnce(&mut Value)) -> Result<Scenario> {
+pub fn of(
+    scenario: Scenario,
+    weights: [u32; 2],
+    timeout: Duration,
+    change: impl FnOnce(&mut Value),
+) -> Result<Scenario> {
     let scenario = without_health_checks(scenario).concurrency(4).connection_manager(|manager| {
-        let timeout = format!("{}s", TIMEOUT.as_secs_f64());
+        let timeout = format!("{}s", timeout.as_secs());
         manager["route_config"]["virtual_hosts"][0]["retry_policy"]["per_try_timeout"] = json!(timeout);
     });
     scenario.reconfigured(|configuration| {

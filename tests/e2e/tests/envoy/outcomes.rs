@@ -21,7 +21,9 @@ use super::stage::{Stage, X, instances};
 use super::wire::{GRPC, input, spec};
 
 /// After which Envoy gives up a server that has not begun to answer: longer than one that is well takes on a busy machine.
-const ROUTE_TIMEOUT: Duration = Duration::from_secs(1);
+const ROUTE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Of a caller in a hurry.
+const SHORT: Duration = Duration::from_millis(125);
 
 /// The ejection scenario, in which outcomes are looked at and nothing follows from them. A caller names its target.
 async fn stage() -> Stage {
@@ -110,7 +112,7 @@ async fn leave<T>(stage: &Stage, call: impl Future<Output = T>) {
         _ = call => panic!("it was answered"),
         () = async {
             stage.pools.v2.until(DEADLINE, |it| before < faults(it)).await.unwrap();
-            tokio::time::sleep(ROUTE_TIMEOUT / 8).await;
+            tokio::time::sleep(SHORT).await;
         } => (),
     }
 }
@@ -171,7 +173,7 @@ async fn every_way_in_which_a_grpc_call_can_end_has_its_class() {
         ("a short deadline that the server ends", fails(Code::DeadlineExceeded, "")),
     ] {
         stage.pools.v2.set_fault(MODEL, 2, fault);
-        grpc(&stage, latest, None, Some(ROUTE_TIMEOUT / 8)).await;
+        grpc(&stage, latest, None, Some(SHORT)).await;
         assert_next(&stage, &mut seen, "plain", "neutral", case).await;
     }
 

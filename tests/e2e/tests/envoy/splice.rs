@@ -43,9 +43,7 @@ async fn a_message_of_40_mib_arrives_as_it_was_but_for_its_identity() {
     // An unoptimised model server computes so many numbers for longer than the shipped routes wait.
     let patient = |scenario: Scenario| {
         let scenario = scenario.connection_manager(|manager| {
-            for route in manager["route_config"]["virtual_hosts"][0]["routes"].as_array_mut().unwrap() {
-                route["route"]["timeout"] = json!("120s");
-            }
+            manager["route_config"]["virtual_hosts"][0]["retry_policy"]["per_try_timeout"] = json!("120s");
         });
         scenario.reconfigured(alias)
     };

@@ -39,6 +39,7 @@ async fn requests_that_interleave_on_one_connection_are_answered_each_by_its_own
     let pools = Pools { v1: pool(&V1).await.unwrap(), v2: pool(&V2).await.unwrap() };
     let scenario = pools.quickstart().unwrap().reconfigured(|configuration| {
         alias(configuration);
+        configuration["identity"]["hold_timeout"] = json!("30s");
         for (name, cluster) in [("bert", "tfs-v1"), ("gpt", "tfs-v2")] {
             configuration["models"].as_array_mut().unwrap().push(json!({
                 "name": name,

@@ -86,6 +86,15 @@ impl Prometheus {
         Ok(result.into_iter().map(|mut series| series["metric"].take()).collect())
     }
 
+    /// The same, once there are any: after a scrape that took too long nothing shows until the next one.
+    pub async fn shown(&self, query: &str) -> Result<Vec<Value>> {
+        until(format!("{query} to show something"), || async {
+            let series = self.series(query).await?;
+            Ok((!series.is_empty()).then_some(series))
+        })
+        .await
+    }
+
     /// How the rules are that alert, by name, in their order.
     pub async fn alerts(&self) -> Result<Vec<(String, Alert)>> {
         let rules = self.rules().await?;

@@ -27,6 +27,8 @@ const WEIGHT: u32 = 100;
 /// Workers learn of a decision within a tick of 100 ms; the rest is for four of them that share the machine with the users
 /// and the servers.
 const SOON: Duration = Duration::from_millis(500);
+/// What the log's times are exact to.
+const LOG_STEP: Duration = Duration::from_millis(1);
 
 struct Show {
     report: Report,
@@ -101,7 +103,7 @@ impl Show {
         self.way_back().await?;
         let whole = well.elapsed();
         // The probe goes when the ejection has lasted its time.
-        let between = self.failures(ejected.at + base / 2, tried.at);
+        let between = self.failures(ejected.at + base / 2, tried.at + LOG_STEP);
         self.report.check("the row of failures ejects", &cause(&ejected.text), &"consecutive_failures");
         self.report.check("the guard, in shadow mode, would have rolled back", &shadow, &true);
         self.report.check("a probe fails, and ejects for longer", &cause(&tried.text), &"failed_probe");
@@ -119,6 +121,7 @@ impl Show {
     async fn roll_back(&mut self, base: Duration) -> Result<()> {
         self.configure(|it| rollout(it)["guard"]["mode"] = json!("enforce")).await?;
         self.row("the guard's mode is enforce").await?;
+        let ill = Instant::now();
         self.fail();
         self.row("version 2 begins to answer INTERNAL, in trailers").await?;
         let rolled_back = self.said("rolled back: ").await?;
@@ -136,7 +139,7 @@ impl Show {
         let cleared = self.said("roll-back cleared").await?;
         self.row(&cleared.text).await?;
         self.way_back().await?;
-        let reacted = rolled_back.at.saturating_duration_since(self.fifth_failure(well)?);
+        let reacted = rolled_back.at.saturating_duration_since(self.fifth_failure(ill, well)?);
         self.report.check(
             &format!("rolled back {} ms after the failure that completed the row", reacted.as_millis()),
             &(reacted <= within(SOON)),
@@ -237,16 +240,13 @@ impl Show {
         self.count(|call| from < call.begun && call.begun <= to && call.answer.is_err())
     }
 
-    /// When the fifth failed answer came of those that came last before a moment and belong together.
-    fn fifth_failure(&self, before: Instant) -> Result<Instant> {
-        const TOGETHER: Duration = Duration::from_secs(1);
+    /// When the fifth failed answer came between two moments.
+    fn fifth_failure(&self, from: Instant, to: Instant) -> Result<Instant> {
         let calls = self.traffic.ended();
         let ends = calls.iter().filter(|call| call.answer.is_err()).map(predictgate_e2e::traffic::end);
-        let mut ends: Vec<_> = ends.filter(|end| *end <= before).collect();
+        let mut ends: Vec<_> = ends.filter(|end| (from..=to).contains(end)).collect();
         ends.sort();
-        let gap = ends.windows(2).rposition(|pair| TOGETHER < pair[1] - pair[0]);
-        let first = gap.map_or(0, |gap| gap + 1);
-        ends.get(first + 4).copied().context("fewer than five failures")
+        ends.get(4).copied().context("fewer than five failures")
     }
 
     /// Says what happened, and what became of the calls since the last row.

@@ -9,6 +9,7 @@ use model_server::client::{Asked, Client, predict_request, rest};
 use model_server::messages::PredictRequest;
 use predictgate_e2e::Envoy;
 use predictgate_e2e::pools::MODEL;
+use predictgate_e2e::wait::DEADLINE;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, interval};
@@ -190,7 +191,7 @@ impl Tenants {
         self.report.step("A request costs as much as it asks: batches of the tenant bulk");
         let client = self.client("bulk").await?;
         let mut rows = Vec::new();
-        for batch in [200, 100, 300] {
+        for batch in [200, 256, 300] {
             let reply = client.predict(&predict_request(MODEL, Asked::Latest, &vec![1.0; batch])).await?;
             let header = |name| reply.header(name).unwrap_or("-").to_owned();
             rows.push([
@@ -216,7 +217,8 @@ impl Tenants {
         let headers: [(&str, &[u8]); 1] = [(TENANT, b"by-rest")];
         let body = json!({ "instances": [1.0] }).to_string();
         let path = "/v1/models/resnet:predict";
-        for _ in 0..=self.burst * 2 {
+        let begun = Instant::now();
+        while begun.elapsed() < DEADLINE {
             let call =
                 rest::request(self.envoy.addr, http::Method::POST, path, &headers, body.clone().into());
             let answer = call.await?;
