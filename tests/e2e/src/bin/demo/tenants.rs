@@ -217,15 +217,22 @@ impl Tenants {
         let headers: [(&str, &[u8]); 1] = [(TENANT, b"by-rest")];
         let body = json!({ "instances": [1.0] }).to_string();
         let path = "/v1/models/resnet:predict";
-        let begun = Instant::now();
+        let (begun, mut passed) = (Instant::now(), 0.0);
         while begun.elapsed() < DEADLINE {
             let call =
                 rest::request(self.envoy.addr, http::Method::POST, path, &headers, body.clone().into());
             let answer = call.await?;
             if answer.status == 200 {
+                passed += 1.0;
                 continue;
             }
             self.report.check("the status", &answer.status, &429);
+            let most = self.burst as f64 + self.rate as f64 * begun.elapsed().as_secs_f64();
+            self.report.check(
+                &format!("{passed} passed before, of {most:.1} that the limit admits"),
+                &(passed <= most),
+                &true,
+            );
             for name in ["retry-after", "ratelimit", "ratelimit-policy", "x-predictgate-reason"] {
                 let value = answer.headers.get(name).and_then(|it| it.to_str().ok());
                 self.report.say(&format!("{name}: {}", value.unwrap_or("-")));
