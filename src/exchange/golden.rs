@@ -1,5 +1,7 @@
 //! Who gets which target, for good: the answers stand in a file, which tests with a real Envoy read too.
 
+#![cfg(test)]
+
 use serde_json::{Map, Value, json};
 
 use super::{Body, Exchange, Local, Origin, TARGET_HEADER, World};
