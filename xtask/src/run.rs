@@ -18,6 +18,8 @@ const STILL_AT_WORK: Duration = Duration::from_secs(15);
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 /// How much of a failed command's output is shown.
 const TAIL_LINES: usize = 60;
+/// A disk with less room is named beside a failure, in bytes: linkers and tests fail of it in words that do not say so.
+const LITTLE_ROOM: u64 = 1 << 30;
 
 /// This machine cannot do it, though nothing is wrong with the project: what is missing and how to get it.
 #[derive(Debug)]
@@ -72,6 +74,8 @@ pub struct Finished {
     /// Both streams, in the order in which their lines came.
     pub output: String,
     command: String,
+    /// Bytes left on the disk of the folder in which it ran, right after it failed.
+    room: Option<u64>,
 }
 
 impl<'a> Step<'a> {
@@ -144,8 +148,11 @@ impl<'a> Step<'a> {
         }
         let status = child.wait()?;
         let status = (!stopped).then_some(status);
-        progress.finish(started.elapsed(), status.is_some_and(|status| status.success()));
-        Ok(Finished { status, output, command: shown })
+        let succeeded = status.is_some_and(|status| status.success());
+        let room =
+            if succeeded { None } else { room(self.command.get_current_dir().unwrap_or(Path::new("."))) };
+        progress.finish(started.elapsed(), succeeded);
+        Ok(Finished { status, output, command: shown, room })
     }
 }
 
@@ -154,7 +161,8 @@ impl Finished {
         self.status.is_some_and(|status| status.success())
     }
 
-    /// Names the command, how it ended, the end of its output, where the whole of it is, and what to try.
+    /// Names the command, how it ended, the end of its output without what only says that the work went on, where the
+    /// whole of it is, and what to try.
     pub fn failure(&self, what: &str, next: Option<&str>, logs: &Path) -> String {
         let mut text = format!("{what}: {}", self.ended());
         let (tail, cut) = tail(&self.output, TAIL_LINES);
@@ -170,7 +178,7 @@ impl Finished {
         text
     }
 
-    /// The command and how it ended.
+    /// The command and how it ended, and whether the disk may be why.
     pub fn ended(&self) -> String {
         let how = match self.status {
             None => "was stopped, because it took too long".to_owned(),
@@ -179,7 +187,13 @@ impl Finished {
                 None => format!("was ended: {status}"),
             },
         };
-        format!("`{}` {how}", self.command)
+        let disk = match self.room {
+            Some(room) if room < LITTLE_ROOM => {
+                format!(" (the disk has {} MiB left, which may be why; `cargo clean` makes room)", room >> 20)
+            }
+            _ => String::new(),
+        };
+        format!("`{}` {how}{disk}", self.command)
     }
 
     /// Keeps the whole output in a file, and says in which.
@@ -197,6 +211,12 @@ impl Finished {
 pub fn output_of(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// What is left for others than root on the disk of `folder`, in bytes.
+fn room(folder: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// The command as one would type it.
@@ -223,11 +243,15 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// The last lines, and whether there were more.
+/// The last lines that may say what went wrong, and whether there were others.
 fn tail(output: &str, lines: usize) -> (VecDeque<&str>, bool) {
     let mut last = VecDeque::new();
     let mut cut = false;
     for line in output.lines() {
+        if only_says_that_it_goes_on(line) {
+            cut = true;
+            continue;
+        }
         if last.len() == lines {
             last.pop_front();
             cut = true;
@@ -235,6 +259,16 @@ fn tail(output: &str, lines: usize) -> (VecDeque<&str>, bool) {
         last.push_back(line);
     }
     (last, cut)
+}
+
+/// Cargo names each crate that it gets or compiles, and each test that passes: hundreds of lines around one error.
+fn only_says_that_it_goes_on(line: &str) -> bool {
+    let of_cargo =
+        |word: &str| line.trim_start().strip_prefix(word).is_some_and(|rest| rest.starts_with(' '));
+    let passed = line.starts_with("test ") && line.ends_with(" ... ok");
+    passed
+        || line.starts_with(' ')
+            && ["Compiling", "Checking", "Downloading", "Downloaded", "Fresh"].into_iter().any(of_cargo)
 }
 
 fn lines_of(child: &mut Child) -> Receiver<String> {
@@ -345,6 +379,20 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_is_named_beside_a_failure() {
+        let mut finished = Step::new("trying", shell("exit 1")).attempt().unwrap();
+        assert!(finished.room.is_some());
+        finished.room = Some(12 << 20);
+        assert!(
+            finished.ended().contains("failed with exit code 1 (the disk has 12 MiB left"),
+            "{}",
+            finished.ended()
+        );
+        finished.room = Some(LITTLE_ROOM);
+        assert!(finished.ended().ends_with("exit code 1"), "{}", finished.ended());
+    }
+
+    #[test]
     fn a_command_is_stopped_at_its_limit() {
         let step = Step::new("waiting", shell("exec sleep 600")).limit(Duration::from_millis(50));
         assert!(step.attempt().unwrap().status.is_none());
@@ -364,5 +412,12 @@ mod tests {
         assert_eq!((last, cut), (["b", "c"].into(), true));
         let (last, cut) = tail("a\nb", 2);
         assert_eq!((last, cut), (["a", "b"].into(), false));
+    }
+
+    #[test]
+    fn what_only_says_that_the_work_goes_on_does_not_hide_the_error() {
+        let output = "error: no space\n   Compiling serde v1.0.0\n  Downloaded log v0.4.0\ntest a ... ok\ntest b ... FAILED";
+        assert_eq!(tail(output, 3), (["error: no space", "test b ... FAILED"].into(), true));
+        assert_eq!(tail("Compiling is hard\n    Compilingx", 3).0.len(), 2);
     }
 }
