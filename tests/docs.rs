@@ -64,3 +64,22 @@ fn every_file_that_a_document_names_is_there() {
         }
     }
 }
+
+/// Who looks for the room of the next feature looks there.
+#[test]
+fn the_map_of_the_tree_has_every_folder_and_module() {
+    let map = read("docs/ARCHITECTURE.md");
+    let mut missing = Vec::new();
+    for folder in ["envoy", "src", "tests"] {
+        for entry in fs::read_dir(root().join(folder)).unwrap().flatten() {
+            let is_folder = entry.path().is_dir();
+            let name = entry.file_name().into_string().unwrap();
+            let path = format!("{folder}/{name}{}", if is_folder { "/" } else { "" });
+            let is_module = folder == "src" && name != "lib.rs";
+            if (is_folder || is_module) && !map.contains(&format!("\n| `{path}` |")) {
+                missing.push(path);
+            }
+        }
+    }
+    assert!(missing.is_empty(), "not in docs/ARCHITECTURE.md: {missing:?}");
+}
